@@ -1,0 +1,24 @@
+"""Activities: what users define as coroutines, and how each is run, recorded, resumed.
+
+`definition` is what a user writes, `context` what an activity does things through. `execution` tells
+the story of one run, `attempts` that of one step, `branches` that of side-by-side work. `history` reads what was
+recorded, `replay` hands it out again, `failures` decides what follows an exception. `obeying` starts and resumes,
+`handle` is what whoever started an activity holds of it. The room is given its journal; it knows no subscribers.
+"""
+
+from engine.activities.attempts import StepInfo as StepInfo
+from engine.activities.attempts import current_step as current_step
+from engine.activities.context import Context as Context
+from engine.activities.definition import Activity as Activity
+from engine.activities.definition import Running as Running
+from engine.activities.definition import Step as Step
+from engine.activities.definition import activity as activity
+from engine.activities.definition import source_digest as source_digest
+from engine.activities.definition import step as step
+from engine.activities.handle import Handle as Handle
+from engine.activities.obeying import Activities as Activities
+from engine.activities.obeying import Asked as Asked
+from engine.activities.obeying import defined as defined
+from engine.activities.replay import RestInstrument as RestInstrument
+from engine.activities.run import Flights as Flights
+from engine.activities.run import Surroundings as Surroundings

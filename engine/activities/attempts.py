@@ -1,0 +1,302 @@
+"""The attempts at one step: run the function, record what came of it, wait, try again.
+
+An attempt ends in one of four ways: it returns (`step.completed`), it raises or takes too long (`step.failed`, with the
+instant of the next attempt where there is one), a cancel scope of the user's own ends it (`call.abandoned`), or the
+engine ends it, and nothing is recorded. What user code is given is what a replay would give: the decoded copy of the
+recorded value, the rebuilt error.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+import trio
+
+from engine.activities.definition import Step
+from engine.activities.history import RecordedCall
+from engine.clock import parse, stamp_of
+from engine.codec import decode_error, encode_error
+from engine.errors import NoStepError, PayloadError, StepTimeoutError
+from engine.journal import StoredRecord
+from engine.policies import Retry
+
+if TYPE_CHECKING:
+    from engine.activities.context import Context
+    from engine.activities.run import Run, Scope
+
+
+@attrs.define(slots=True)
+class StepInfo:
+    """What a step can ask of itself.
+
+    Attributes:
+        name: its name.
+        path: its path in the activity.
+        attempt: the number of this attempt, from 1. Above 1 it may have taken effect before.
+        idempotency_key: the same for every attempt, restart and retry; pass it on to the outside.
+    """
+
+    name: str
+    path: str
+    attempt: int
+    idempotency_key: str
+
+
+_CURRENT_STEP: ContextVar[StepInfo | None] = ContextVar("playbill_step", default=None)
+
+
+def current_step() -> StepInfo:
+    """The innermost step that is running, in the loop or in its worker thread.
+
+    Raises:
+        NoStepError: no step is running here.
+    """
+    info = _CURRENT_STEP.get()
+    if info is None:
+        raise NoStepError("no step is running here; current_step() is for the functions given to ctx.step and ctx.map")
+    return info
+
+
+def in_step() -> bool:
+    """Whether a step is running here."""
+    return _CURRENT_STEP.get() is not None
+
+
+@attrs.define(slots=True)
+class StepCall:
+    """One call of a step, with all that its records need.
+
+    Attributes:
+        run: the run that makes it.
+        scope: where it stands.
+        context: the context it was made on.
+        step: the step's description.
+        name: its name here.
+        path: its path.
+        digest: commitment to its arguments.
+        args: the arguments.
+        text: the arguments as they are recorded: JSON text of the data's first field.
+        retry: the policy that holds for it.
+        timeout: seconds that an attempt may take.
+        failed: how many live failed attempts are recorded.
+        attempts: the number of the last attempt.
+    """
+
+    run: Run
+    scope: Scope
+    context: Context
+    step: Step[..., Any]
+    name: str
+    path: str
+    digest: str
+    args: tuple[Any, ...]
+    text: str
+    retry: Retry
+    timeout: float | None
+    failed: int = 0
+    attempts: int = 0
+
+    async def perform(self, recorded: RecordedCall | None) -> Any:
+        """Attempt the step until it returns, or is not to be tried again; what was recorded of it before counts."""
+        run = self.run
+        self.attempts = self._attempts_before(recorded)
+        if recorded is not None and recorded.failures:
+            self.failed = len(recorded.failures)
+            await self._wait_for_next(recorded.failures[-1])
+        while True:
+            self.attempts += 1
+            started = run.stamp()
+            run.around.flights.begin(self.path)
+            try:
+                result = await self._attempt()
+            finally:
+                run.around.flights.end()
+            if isinstance(result, _Failure):
+                delay = await self._record_failure(result.error, started)
+                if delay is None:
+                    break
+                await self._sleep(delay)
+            else:
+                return await self._record_value(result, started)
+        raise self._rebuilt
+
+    def _attempts_before(self, recorded: RecordedCall | None) -> int:
+        """How many attempts there may have been, with a record or without one."""
+        run = self.run
+        last = recorded.attempted if recorded is not None else None
+        if last is None:
+            return run.interruptions_of(self.path, self.scope.last_seq)
+        before: int = last.facts["attempt"] + run.interruptions_of(self.path, last.seq)
+        # Where it was the last of its attempts, the restart that tries it anew interrupted none.
+        return before if "retry_at" in last.facts else max(last.facts["attempt"], before - 1)
+
+    _rebuilt: Exception = attrs.field(init=False, default=None)
+
+    # ------------------------------------------------------------------------------------------------ one attempt
+
+    async def _attempt(self) -> Any:
+        """Run the function once; its value, or a `_Failure`. Cancelled passes, recorded where it is the user's own."""
+        info = StepInfo(self.name, self.path, self.attempts, f"{self.run.id}/{self.run.generation}/{self.path}")
+        token = _CURRENT_STEP.set(info)
+        try:
+            if self.timeout is None:
+                return await self._call()
+            with trio.CancelScope(deadline=trio.current_time() + self.timeout) as scope:
+                value = await self._call()
+                if self.step.is_async or not scope.cancel_called:
+                    return value
+            # The thread was waited for, and is late.
+            return _Failure(StepTimeoutError(self.path, self.timeout))
+        except trio.Cancelled:
+            await self.context._abandoned("step", self.path, self.digest)
+            raise
+        except Exception as error:  # the edge where user code runs: whatever it raises is recorded
+            return _Failure(error)
+        except BaseExceptionGroup as group:
+            # What a nursery of the step's own raised while it was being cancelled is part of that.
+            cancelled = cancellation_in(group)
+            if cancelled is None:
+                raise
+            await self.context._abandoned("step", self.path, self.digest)
+            raise cancelled from None
+        finally:
+            _CURRENT_STEP.reset(token)
+
+    async def _call(self) -> Any:
+        if self.step.is_async:
+            return await self.step.function(*self.args)
+        # A thread is never left running: a cancellation waits for it, and its outcome is what counts; a timeout waits
+        # for it too, so that the next attempt does not run beside it.
+        # In a tuple, since Trio takes a coroutine that a thread returns for a mistake; here a lambda may return one.
+        (value,) = await trio.to_thread.run_sync(lambda: (self.step.function(*self.args),))
+        return await value if inspect.iscoroutine(value) else value
+
+    # ------------------------------------------------------------------------------------------------ what is recorded
+
+    async def _record_value(self, value: Any, started: str) -> Any:
+        codec = self.step.signature.result
+        try:
+            text = codec.encode(value, "result")
+            check_size(text, self.run.around.max_payload, "result")
+        except PayloadError as error:
+            # The step has taken effect, so it must not be tried again.
+            await self._record_failure(error, started, final=True)
+            raise self._rebuilt from None
+        at = self.run.stamp()
+        seq = self.run.journal.append(
+            self.run.id,
+            "step.completed",
+            name=self.name,
+            path=self.path,
+            run=self.run.number,
+            at=at,
+            facts=f'{self.scope.facts},"digest":"{self.digest}","attempt":{self.attempts},"started":"{started}"}}',
+            data=f'{{{self.text},"value":{text}}}',
+        )
+        await self.run.settle(seq, self.context)
+        self.run.give(self.scope, seq, at)
+        return codec.decode(text)
+
+    async def _record_failure(self, error: Exception, started: str, *, final: bool = False) -> float | None:
+        """Record a failed attempt; returns the seconds until the next, `None` where there is none."""
+        run = self.run
+        self.failed += 1
+        final = final or self.retry.is_final(error)
+        delay = None if final else self.retry.delay_after(self.failed, error)
+        tree = encode_error(error)
+        at = run.stamp()
+        facts = (
+            f'{self.scope.facts},"digest":"{self.digest}","attempt":{self.attempts},"started":"{started}",'
+            f'"error":{orjson.dumps(tree["type"]).decode()},"final":{"true" if final else "false"},'
+            f'"origins":{orjson.dumps([self.path]).decode()}'
+        )
+        if delay is not None:
+            facts += f',"retry_at":"{after(at, delay)}"'
+        seq = run.journal.append(
+            run.id,
+            "step.failed",
+            name=self.name,
+            path=self.path,
+            run=run.number,
+            at=at,
+            facts=facts + "}",
+            data=f'{{{self.text},"error":{orjson.dumps(tree).decode()}}}',
+        )
+        if delay is not None:
+            # No outcome: user code is given nothing, neither now nor at replay.
+            await run.journal.durable(seq)
+            self.scope.last_seq = seq
+            return delay
+        await run.settle(seq, self.context)
+        run.give(self.scope, seq, at)
+        self._rebuilt = rebuilt(run, tree, self.path)
+        return None
+
+    async def _wait_for_next(self, failure: StoredRecord) -> None:
+        """Wait the rest of a wait that was begun before."""
+        await self._sleep(rest_of(failure.at, failure.facts["retry_at"], self.run.stamp()))
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            with trio.move_on_after(seconds):
+                await self.run.hold()
+        except trio.Cancelled:
+            await self.context._abandoned("step", self.path, self.digest)
+            raise
+        if self.run.held:
+            await self.run.hold()
+
+
+@attrs.frozen(slots=True)
+class _Failure:
+    error: Exception
+
+
+def cancellation_in(group: BaseExceptionGroup[BaseException]) -> trio.Cancelled | None:
+    """The first cancellation in a group, if there is one."""
+    for member in group.exceptions:
+        found = cancellation_in(member) if isinstance(member, BaseExceptionGroup) else member
+        if isinstance(found, trio.Cancelled):
+            return found
+    return None
+
+
+def rebuilt(run: Run, tree: dict[str, Any], path: str) -> Exception:
+    """A recorded error as user code is given it, live and at replay alike."""
+    error = decode_error(tree, run.find_class)
+    run.remember(error, frozenset((path,)))
+    return error
+
+
+def check_size(text: str, most: int, path: str) -> None:
+    """Refuse a payload that is too large.
+
+    Raises:
+        PayloadError: it is.
+    """
+    # A character has at most four bytes: nearly every payload passes without being encoded.
+    if len(text) * 4 > most and len(text.encode()) > most:
+        raise PayloadError(path, f"larger than {most:,} bytes; keep large values elsewhere and pass on where they are")
+
+
+LATEST = "9999-12-31T23:59:59.999999Z"
+"""The last instant that a record can hold; a wait that would end later ends then."""
+
+
+def after(at: str, seconds: float) -> str:
+    """The instant so many seconds after another."""
+    try:
+        return stamp_of(parse(at) + dt.timedelta(seconds=seconds))
+    except OverflowError:
+        return LATEST
+
+
+def rest_of(begun: str, due: str, now: str) -> float:
+    """Seconds that are left of a wait; never more than it had at first, though the clock went back."""
+    length = (parse(due) - parse(begun)).total_seconds()
+    return max(0.0, min((parse(due) - parse(now)).total_seconds(), length))

@@ -1,0 +1,264 @@
+"""Branches side by side: what `ctx.map` opens, and how its decision is made.
+
+Each branch has a scope of its own. The first error in journal order decides: the other branches are cancelled and
+waited for, `scope.ended` closes the call, and the call raises the deciding exception itself. A branch that runs a plain
+step has no record but the step's; one that runs a function with a context records its end.
+
+At replay the same code runs. Slots are freed by the ends in the order in which they are handed out, so branches are
+entered as they were. The losers are cancelled when the decision is handed out, as they were: what they had been given
+before it, they have been given again by then, and what was recorded of them after it is given to them all the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+import trio
+
+from engine.activities.paths import item_path
+from engine.codec import encode_error
+from engine.journal.log import quoted
+
+if TYPE_CHECKING:
+    from engine.activities.context import Context
+    from engine.activities.run import Entry, Run
+
+
+@attrs.define(slots=True, eq=False)
+class Branch:
+    """One branch of a fork.
+
+    Attributes:
+        index: its place.
+        path: its path.
+        context: what its function is given.
+        entered: whether its function was begun, or is about to be.
+        left: whether its function was left.
+        value: what it returned.
+        error: what it raised.
+        origins: the failures that the error carries.
+        seq: the record with which it failed.
+    """
+
+    index: int
+    path: str
+    context: Context
+    entered: bool = False
+    left: bool = False
+    value: Any = None
+    error: Exception | None = None
+    origins: frozenset[str] = frozenset()
+    seq: int = 0
+    cancel_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    def cancel(self) -> None:
+        self.cancel_scope.cancel(reason="another branch of this scope failed")
+        if self.context._run.replay is not None:
+            self.context._run.replay.release()
+
+
+class Fork:
+    """The branches of one call."""
+
+    def __init__(
+        self,
+        context: Context,
+        path: str,
+        functions: Sequence[Callable[[Context], Awaitable[Any]]],
+        *,
+        limit: int | None,
+        plain: bool,
+    ) -> None:
+        """Prepare the branches.
+
+        Args:
+            context: the context whose call it is.
+            path: the call's path.
+            functions: one for each branch.
+            limit: how many run at once; `None` for all.
+            plain: whether each is a lone step, whose record is the branch's end.
+        """
+        self._run: Run = context._run
+        self._path = path
+        self._functions = functions
+        self._limit = len(functions) if limit is None else limit
+        self._plain = plain
+        self._next = 0
+        self._active = 0
+        self._closed = False
+        if not plain:
+            context._run.is_branched = True
+        opened = context._scope.last_seq
+        self.branches = [
+            Branch(index, item_path(path, index), context._branched(item_path(path, index), opened))
+            for index in range(len(functions))
+        ]
+        for branch in self.branches:
+            branch.context._cancel_scope = branch.cancel_scope
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether branches were cancelled together with one around them, which is about to be."""
+        return any(branch.cancel_scope.cancel_called for branch in self.branches) and not any(
+            branch.error is not None for branch in self.branches
+        )
+
+    async def join(self) -> Branch | None:
+        """Run all branches to their ends; returns the deciding one, `None` where none failed. When it is cancelled,
+        all branches are, and have ended when it returns: the cancellation comes at the caller's next checkpoint."""
+        # A branch inherits the context variables of the call, not those of the branch whose slot it takes.
+        self._variables = contextvars.copy_context()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            replay = self._run.replay
+            if replay is not None:
+                for branch in self.branches:
+                    if not self._plain and self._run.has_records_in(branch.path):
+                        replay.enterable[branch.path] = lambda branch=branch: self._enter(branch)  # type: ignore[misc]
+            self._fill()
+        failed = [branch for branch in self.branches if branch.error is not None]
+        return min(failed, key=lambda branch: branch.seq) if failed else None
+
+    def _fill(self) -> None:
+        """Enter branches while there are slots."""
+        while self._active < self._limit and self._next < len(self.branches) and not (self._closed or self._run.held):
+            branch = self.branches[self._next]
+            self._next += 1
+            if not branch.entered:
+                self._enter(branch)
+
+    def _enter(self, branch: Branch) -> None:
+        """Enter a branch. Those with code of their own begin one after another, so that the code before their first
+        calls runs in their order, live as at replay."""
+        branch.entered = True
+        self._active += 1
+        if self._run.replay is not None:
+            self._run.replay.enterable.pop(branch.path, None)
+        entry = None if self._plain else self._run.enter()
+        self._variables.run(self._spawn, branch, entry)
+
+    def _spawn(self, branch: Branch, entry: Entry | None) -> None:
+        self._nursery.start_soon(self._branch, branch, entry, name=branch.path)
+
+    async def _branch(self, branch: Branch, entry: Entry | None) -> None:
+        """Run one branch to its end. Cancelled ends here: the caller's next checkpoint raises it anew, so that user
+        code sees it bare and not in a group."""
+        if entry is not None:
+            await self._run.come_in(entry)
+        outcome = "cancelled"
+        with branch.cancel_scope:
+            try:
+                if not self._run.fenced:
+                    branch.value = await self._functions[branch.index](branch.context)
+                    outcome = "value"
+            except trio.Cancelled:
+                pass
+            except Exception as error:  # the edge where user code runs: the error belongs to the call that forked
+                branch.error = error
+                outcome = "error"
+            except BaseExceptionGroup as group:
+                outcome = self._sort_out(branch, group)
+        branch.left = True
+        self._run.left()
+        await self._end(branch, outcome)
+        self._active -= 1
+        self._fill()
+
+    def _sort_out(self, branch: Branch, group: BaseExceptionGroup[BaseException]) -> str:
+        """A nursery of the user's own raises groups, in which a cancellation may stand beside errors."""
+        _, rest = group.split(trio.Cancelled)
+        if rest is None:
+            return "cancelled"
+        if not isinstance(rest, Exception):
+            raise rest
+        branch.error = rest
+        return "error"
+
+    # ------------------------------------------------------------------------------------------------ ends
+
+    async def _end(self, branch: Branch, outcome: str) -> None:
+        run = self._run
+        if run.fenced:
+            return
+        if branch.error is not None:
+            branch.origins = run.origins_of(branch.error)
+        if self._plain:
+            branch.seq = branch.context._scope.last_seq
+        elif branch.path in run.branches:
+            await self._match_end(branch, outcome)
+        elif outcome != "cancelled" or branch.context._is_cancelled:
+            await self._record_end(branch, outcome)
+        recorded = run.branches.get(branch.path)
+        lost = recorded is not None and recorded.facts["outcome"] in ("cancelled", "late")
+        if lost or outcome == "cancelled" or branch.context._is_cancelled:
+            # The call as a whole is being cancelled, or was decided; or will be, as far as is recorded.
+            self._closed = True
+        elif branch.error is not None and not self._closed:
+            await self._decide(branch)
+
+    async def _match_end(self, branch: Branch, outcome: str) -> None:
+        """Compare the end with the recorded one, and wait for its turn."""
+        run = self._run
+        recorded = run.branches[branch.path]
+        was = recorded.facts["outcome"]
+        left = branch.context._scope.left
+        if left is not None and outcome != "cancelled":
+            run.diverge(str(left), f"the end of branch {branch.path}")
+        if was != outcome and not (was == "late" and outcome in ("value", "error")):
+            run.diverge(f"{was} of branch {branch.path}", f"{outcome} of branch {branch.path}")
+        branch.seq = recorded.seq
+        if was in ("value", "error") and run.replay is not None:
+            await run.replay.turn(recorded)
+            run.give(branch.context._scope, recorded.seq, recorded.at)
+
+    async def _record_end(self, branch: Branch, outcome: str) -> None:
+        run = self._run
+        lost = branch.context._is_cancelled
+        if not lost and run.replay is not None:
+            # What is recorded of others came before it.
+            with trio.CancelScope(shield=True):
+                await run.replay.frontier()
+            if run.fenced:
+                return
+            lost = branch.context._is_cancelled
+        if lost and outcome != "cancelled":
+            outcome = "late"
+        facts = (
+            f'{self.branches[0].context._parent_facts},"outcome":"{outcome}",'
+            f'"origins":{orjson.dumps(sorted(branch.origins)).decode()}'
+        )
+        data = None
+        if branch.error is not None:
+            tree = encode_error(branch.error)
+            facts += f',"error":{quoted(tree["type"])}'
+            data = f'{{"error":{orjson.dumps(tree).decode()}}}'
+        at = run.stamp()
+        branch.seq = run.journal.append(
+            run.id, "branch.ended", path=branch.path, run=run.number, at=at, facts=facts + "}", data=data
+        )
+        # The end of one that lost decides nothing, and nobody is given it.
+        if not lost:
+            await run.settle(branch.seq, branch.context)
+            run.give(branch.context._scope, branch.seq, at)
+
+    async def _decide(self, branch: Branch) -> None:
+        """The first error, durable by now: no further branch is entered, and the others are cancelled."""
+        self._closed = True
+        if not self._plain:
+            await self._run.land(self._losers())
+        for other in self.branches:
+            if other.entered and not other.left:
+                other.cancel()
+
+    def _losers(self) -> Iterator[Branch]:
+        """The branches with code of their own to be cancelled, in order, those nested in one before it."""
+        for branch in self.branches:
+            if branch.entered and not branch.left:
+                nested = branch.context._fork
+                if nested is not None and not nested._plain:
+                    yield from nested._losers()
+                yield branch

@@ -1,0 +1,583 @@
+"""What an activity's function does things through: `ctx`.
+
+Every call is compared with what is recorded at its place; a recorded outcome is handed out again, and what is new is
+done, recorded, and given to user code when the record is durable. A context belongs to the task that first uses it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import logging
+import math
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any, TypeVar, TypeVarTuple, overload
+
+import orjson
+import trio
+
+from engine.activities.attempts import StepCall, after, check_size, in_step, rebuilt, rest_of
+from engine.activities.branches import Fork
+from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
+from engine.activities.history import RecordedCall
+from engine.activities.run import Run, Scope
+from engine.codec import codec_for
+from engine.errors import ConcurrentContextError, DefinitionError, PayloadError
+from engine.journal import StoredRecord
+from engine.journal.events import event_of
+from engine.journal.log import quoted
+from engine.messages import Event, check_by, check_name, new_id
+from engine.policies import Retry
+from engine.topics import check_topic
+
+R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+_TEXTS = codec_for(dict[str, str])
+
+
+class Context:
+    """An activity's function is given one as its first argument; a branch of `map` has one of its own.
+
+    Not to be made by users. All its methods belong to the task that first uses it; any other gets a
+    `ConcurrentContextError`.
+    """
+
+    def __init__(self, run: Run, scope: Scope, *, parent: Context | None = None) -> None:
+        self._run = run
+        self._scope = scope
+        # By which the engine cancels the branch, where it can, and the call that it waits in, where that has branches.
+        self._cancel_scope: trio.CancelScope | None = None
+        self._fork: Fork | None = None
+        self._parent = parent
+        self._owner: trio.lowlevel.Task | None = None
+        self._draws = 0
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def id(self) -> str:
+        """The activity's id."""
+        return self._run.id
+
+    @property
+    def name(self) -> str:
+        """The name of the activity's definition."""
+        return self._run.definition.name
+
+    @property
+    def run_number(self) -> int:
+        """1 for the first run; each restart after a failure adds one, an end of the process none."""
+        return self._run.number
+
+    @property
+    def replaying(self) -> bool:
+        """Whether what happens now happened before."""
+        return self._run.replay is not None
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that is silent while the activity is replayed; its records have `activity`."""
+        return _ActivityLogger(self._run)
+
+    # ------------------------------------------------------------------------------------------------ steps
+
+    @overload
+    async def step(
+        self,
+        function: Callable[[*Ts], Coroutine[Any, Any, R]],
+        /,
+        *args: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> R: ...
+    @overload
+    async def step(
+        self,
+        function: Callable[[*Ts], R],
+        /,
+        *args: *Ts,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> R: ...
+    async def step(  # type: ignore[misc]  # the implementation takes what both signatures take
+        self,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Run a function as a step: at least once, recorded exactly once, never again after that.
+
+        Args:
+            function: decorated or not; a coroutine function runs in the loop, a plain one in a worker thread.
+            args: its arguments, which must be encodable. Its keywords go through `functools.partial`.
+            name: its name in the history, where the function's own does not serve.
+            retry: how often it is tried, in place of the decorator's.
+            timeout: seconds for each attempt, in place of the decorator's.
+
+        Returns:
+            What it returned, durable by then, as it would come back from the journal.
+
+        Raises:
+            PayloadError: an argument cannot be encoded; nothing was recorded.
+            DefinitionError: the function cannot be a step.
+            StepTimeoutError: its last attempt took too long.
+            Exception: what its last attempt raised, rebuilt from the record.
+
+        Cancelling reaches the running step at once (a thread is waited for), and records `call.abandoned`. At replay
+        the function is not run again: its recorded outcome is given.
+        """
+        return await self._step(step_for(function), args, name, retry, timeout)
+
+    async def _step(
+        self,
+        step: Step[..., Any],
+        args: tuple[Any, ...],
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        run = self._run
+        self._use()
+        if run.held:
+            await run.hold()
+        if retry is not None and not isinstance(retry, Retry):
+            raise DefinitionError(f"retry={retry!r}: give a Retry, as Retry(attempts=3)")
+        if timeout is not None:
+            check_timeout("ctx.step", timeout)
+        text = step.signature.encode(args)
+        check_size(text, run.around.max_payload, "arguments")
+        if name is None:
+            name = step.name
+        else:
+            check_name(name)
+        path = self._scope.next_path(name)
+        bound = step.encode_bound()
+        digest = run.digest(f"[{text},{bound}]" if bound else text)
+        recorded = run.match(self._scope, "step", path, digest)
+        if recorded is not None and recorded.outcome is not None:
+            return await self._given(recorded, recorded.outcome, step)
+        await self._begin("step", path, digest)
+        call = StepCall(
+            run,
+            self._scope,
+            self,
+            step,
+            name,
+            path,
+            digest,
+            args,
+            f'"args":{text}' if step.record_arguments else f'"digest":"{digest}"',
+            retry if retry is not None else step.retry,
+            timeout if timeout is not None else step.timeout,
+        )
+        return await call.perform(recorded)
+
+    async def _given(self, recorded: RecordedCall, record: StoredRecord, step: Step[..., Any]) -> Any:
+        """A step's recorded outcome, at its turn."""
+        run = self._run
+        await self._turn(record)
+        if record.kind == "step.completed":
+            return step.signature.result.decode_field(record.data or "{}", "value")
+        raise rebuilt(run, record.load()["error"], recorded.path)
+
+    # ------------------------------------------------------------------------------------------------ map
+
+    @overload
+    async def map(
+        self,
+        function: Callable[[Context, T], Coroutine[Any, Any, R]],
+        items: Iterable[T],
+        /,
+        *,
+        limit: int | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self, function: Callable[[T], Coroutine[Any, Any, R]], items: Iterable[T], /, *, limit: int | None = None
+    ) -> list[R]: ...
+    @overload
+    async def map(self, function: Callable[[T], R], items: Iterable[T], /, *, limit: int | None = None) -> list[R]: ...
+    async def map(
+        self, function: Callable[..., Any], items: Iterable[Any], /, *, limit: int | None = None
+    ) -> list[Any]:
+        """Run a function for each item, side by side.
+
+        Args:
+            function: a step for each item; or, where its first parameter is annotated `Context`, a branch for each.
+            items: one argument each, read at once.
+            limit: how many at the same time; all, unless given.
+
+        Returns:
+            The results, in the order of the items.
+
+        Raises:
+            Exception: the first failure in journal order, bare. The others are cancelled and waited for.
+            DefinitionError: the function cannot be mapped.
+
+        Cancelling cancels all branches, and waits for them.
+        """
+        if limit is not None and limit < 1:
+            raise DefinitionError(f"map(limit={limit!r}): give a whole number of at least 1, or None")
+        everything = list(items)
+        plain = not takes_context(function)
+        if isinstance(function, Activity):
+            raise DefinitionError(
+                f"{described(function.function)}: activities as children are not there yet in this version"
+            )
+        step = step_for(function) if plain else None
+        name = step.name if step is not None else getattr(function, "__qualname__", type(function).__name__)
+        run = self._run
+        self._use()
+        if run.held:
+            await run.hold()
+        path = self._scope.next_path("map")
+        digest = run.digest(orjson.dumps([name, len(everything)]).decode())
+        recorded = run.match(self._scope, "map", path, digest)
+        if recorded is None or (recorded.begun is None and recorded.outcome is None):
+            # Opening a scope waits for nothing recorded: its branches' code up to their first calls belongs here.
+            await self._check("map", path, digest)
+            self._record(
+                "scope.opened",
+                path,
+                f'"digest":"{digest}","of":"map","size":{len(everything)},"limit":{"null" if limit is None else limit}',
+                name=name,
+            )
+        elif recorded.begun is None and recorded.outcome is not None:
+            # It was abandoned before it was opened.
+            await self._turn(recorded.outcome)
+        fork = Fork(self, path, [_applied(function, step, item) for item in everything], limit=limit, plain=plain)
+        return await self._join(fork, path, digest, recorded)
+
+    async def _join(self, fork: Fork, path: str, digest: str, recorded: RecordedCall | None) -> list[Any]:
+        run = self._run
+        self._fork = fork
+        decided = await fork.join()
+        self._fork = None
+        if run.held or fork.is_lost:
+            await run.hold()
+        origins = frozenset().union(*(branch.origins for branch in fork.branches))
+        if recorded is not None and recorded.outcome is not None:
+            was = recorded.outcome
+            if was.kind == "scope.ended" and was.facts.get("decided") != (decided.path if decided else None):
+                run.diverge(f"{path} decided by {was.facts.get('decided')}", f"{decided and decided.path}")
+            await self._turn(was)
+        else:
+            await self._begin("map", path, digest)
+            seq, at = self._record(
+                "scope.ended",
+                path,
+                f'"decided":{orjson.dumps(decided.path if decided else None).decode()},'
+                f'"origins":{orjson.dumps(sorted(origins)).decode()}',
+            )
+            await run.settle(seq, self)
+            run.give(self._scope, seq, at)
+        if decided is not None:
+            assert decided.error is not None
+            run.remember(decided.error, origins)
+            raise decided.error
+        return [branch.value for branch in fork.branches]
+
+    def branch(self, name: str, /) -> Context:
+        """A context for a task of a nursery of the user's own; its calls have paths of their own.
+
+        Args:
+            name: the branch's name in the history.
+
+        Raises:
+            DefinitionError: the name is not one.
+        """
+        self._use()
+        check_name(name)
+        self._run.is_branched = True
+        return self._branched(self._scope.next_path(name), self._scope.last_seq)
+
+    def _branched(self, path: str, last_seq: int) -> Context:
+        """A context for a branch, which belongs to the task that first uses it."""
+        return Context(self._run, self._run.scope(path, last_seq), parent=self)
+
+    # ------------------------------------------------------------------------------------------------ events
+
+    async def emit(
+        self, topic: str, data: object, /, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Event[Any]:
+        """Publish an event, recorded with the activity's progress: never without it, never twice.
+
+        Args:
+            topic: its topic, a dotted name.
+            data: what happened; of any type that can be encoded.
+            key: events of one key are kept in order, and handled side by side with those of others.
+            headers: further texts for subscribers.
+
+        Returns:
+            The event, durable by then.
+
+        Raises:
+            TopicError: the topic is not one.
+            PayloadError: the data cannot be encoded; nothing was recorded.
+
+        Cancelling does not take an event back; at replay it is not published again.
+        """
+        run = self._run
+        self._use()
+        if run.held:
+            await run.hold()
+        check_topic(topic)
+        if key is not None:
+            check_by(key)
+        codec = codec_for(type(data))
+        text = codec.encode(data, "data")
+        check_size(text, run.around.max_payload, "data")
+        path = self._scope.next_path("emit")
+        written = "" if headers is None else f',"headers":{_TEXTS.encode(dict(headers), "headers")}'
+        digest = run.digest(
+            f'{{"topic":{quoted(topic)},"key":{"null" if key is None else quoted(key)},"data":{text}{written}}}'
+        )
+        recorded = run.match(self._scope, "emit", path, digest)
+        if recorded is not None and recorded.outcome is not None:
+            await self._turn(recorded.outcome)
+            return event_of(recorded.outcome, data=codec.decode(text))
+        await self._begin("emit", path, digest)
+        facts: dict[str, Any] = {"digest": digest, "id": new_id()}
+        if key is not None:
+            facts["key"] = key
+        if run.cause is not None:
+            facts["cause"] = run.cause
+        at = run.stamp()
+        payload = f'{{"data":{text}{written}}}'
+        seq = 0
+
+        def record() -> StoredRecord:
+            return StoredRecord(seq, run.id, "event.emitted", topic, path, run.number, at, None, facts, payload)
+
+        seq, _ = self._record(
+            "event.emitted",
+            path,
+            orjson.dumps(facts).decode()[1:-1],
+            name=topic,
+            at=at,
+            data=payload,
+            landed=lambda: run.around.publish(topic, record),
+        )
+        await run.settle(seq, self)
+        run.give(self._scope, seq, at)
+        return event_of(record(), data=codec.decode(text))
+
+    # ------------------------------------------------------------------------------------------------ waiting
+
+    async def sleep(self, seconds: float, /) -> None:
+        """Wait. The wait is durable: after a restart the rest of it is waited for, never more than it had at first.
+
+        Args:
+            seconds: how long.
+
+        Raises:
+            PayloadError: it is no number of seconds.
+
+        Cancelling ends the wait, and records `call.abandoned`.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+            raise PayloadError("seconds", f"{seconds!r} is no number of seconds")
+        run = self._run
+        self._use()
+        if run.held:
+            await run.hold()
+        seconds = max(0.0, float(seconds))
+        path = self._scope.next_path("sleep")
+        digest = run.digest(f"[{orjson.dumps(seconds).decode()}]")
+        recorded = run.match(self._scope, "sleep", path, digest)
+        if recorded is not None and recorded.outcome is not None:
+            await self._turn(recorded.outcome)
+            return
+        await self._begin("sleep", path, digest)
+        rest = seconds
+        if recorded is not None and recorded.begun is not None:
+            rest = rest_of(recorded.begun.at, recorded.begun.facts["due"], run.stamp())
+        else:
+            at = run.stamp()
+            length = orjson.dumps(seconds).decode()
+            facts = f'"digest":"{digest}","due":"{after(at, seconds)}","length":{length},"for":"sleep"'
+            self._record("timer.set", path, facts, at=at)
+        try:
+            with trio.move_on_after(rest):
+                await run.hold()
+        except trio.Cancelled:
+            await self._abandoned("sleep", path, digest)
+            raise
+        if run.held:
+            await run.hold()
+        seq, at = self._record("timer.fired", path, f'"digest":"{digest}"')
+        await run.settle(seq, self)
+        run.give(self._scope, seq, at)
+
+    # ------------------------------------------------------------------------------------------------ drawn values
+
+    def now(self) -> dt.datetime:
+        """The instant of the last outcome that the activity was given (its start, at first); the same at replay."""
+        self._use()
+        return self._run.now()
+
+    def random(self) -> random.Random:
+        """A generator of random numbers, seeded from the activity's seed and from where the call stands; the same at
+        replay. Not for secrets."""
+        return random.Random(self._drawn("random"))
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID of version 8 (RFC 9562), from the activity's seed and from where the call stands, as at replay."""
+        drawn = bytearray(self._drawn("uuid")[:16])
+        drawn[6] = drawn[6] & 0x0F | 0x80
+        drawn[8] = drawn[8] & 0x3F | 0x80
+        return uuid.UUID(bytes=bytes(drawn))
+
+    def _drawn(self, what: str) -> bytes:
+        self._use()
+        self._draws += 1
+        run = self._run
+        return hashlib.sha256(f"{run.seed}/{run.generation}/{self._scope.path}/{what}#{self._draws}".encode()).digest()
+
+    # ------------------------------------------------------------------------------------------------ of all calls
+
+    def _use(self) -> None:
+        """The context belongs to the task that first uses it."""
+        task = trio.lowlevel.current_task()
+        if in_step():
+            # It would work once, and not at a replay, which does not run the step again.
+            self._run.misuse(ConcurrentContextError("a step cannot use the context; take it out into the activity"))
+        if self._owner is not task:
+            if self._owner is not None:
+                self._run.misuse(
+                    ConcurrentContextError(
+                        f"the context of {self._owner.name} was used by {task.name}; "
+                        "give each task ctx.branch(name), or use ctx.map"
+                    )
+                )
+            self._owner = task
+
+    async def _begin(self, call: str, path: str, digest: str) -> None:
+        """Before anything new: everything recorded has been handed out, nobody has cancelled, and nothing holds."""
+        if self._run.replay is not None:
+            try:
+                await self._run.replay.frontier()
+            except trio.Cancelled:
+                await self._abandoned(call, path, digest)
+                raise
+        await self._check(call, path, digest)
+
+    async def _check(self, call: str, path: str, digest: str) -> None:
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            await self._abandoned(call, path, digest)
+            raise
+        if self._run.held:
+            await self._run.hold()
+
+    async def _turn(self, record: StoredRecord) -> None:
+        """Wait for a recorded outcome's turn. Where a cancel scope of the user's own ended the call, wait for the same
+        cancel; until it comes, nothing further is handed out."""
+        run = self._run
+        if run.replay is not None:
+            await run.replay.turn(record)
+        if run.fenced:
+            await run.hold()
+        run.give(self._scope, record.seq, record.at)
+        if record.kind == "call.abandoned":
+            replay = run.replay
+            if replay is None:
+                await run.hold()
+                return
+            replay.awaited += 1
+            try:
+                await run.hold()
+            finally:
+                replay.awaited -= 1
+
+    def _record(
+        self,
+        kind: str,
+        path: str,
+        facts: str,
+        *,
+        name: str | None = None,
+        at: str | None = None,
+        data: str | None = None,
+        landed: Callable[[], None] | None = None,
+    ) -> tuple[int, str]:
+        run = self._run
+        at = at or run.stamp()
+        seq = run.journal.append(
+            run.id,
+            kind,
+            name=name,
+            path=path,
+            run=run.number,
+            at=at,
+            facts=f"{self._scope.facts},{facts}}}",
+            data=data,
+            landed=landed,
+        )
+        return seq, at
+
+    @property
+    def _is_cancelled(self) -> bool:
+        """Whether the engine cancelled this branch, or one around it."""
+        context: Context | None = self
+        while context is not None:
+            if context._cancel_scope is not None and context._cancel_scope.cancel_called:
+                return True
+            context = context._parent
+        return self._run.cancel_scope.cancel_called
+
+    @property
+    def _parent_facts(self) -> str:
+        """The beginning of the facts of records that stand in the scope around."""
+        assert self._parent is not None
+        return self._parent._scope.facts
+
+    async def _abandoned(self, call: str, path: str, digest: str) -> None:
+        """Record that a cancel scope of the user's own ended a call, so that a replay waits there for the same. When
+        this returns, that is durable and its turn has come. What the engine itself cancels leaves no such record."""
+        run = self._run
+        if self._is_cancelled:
+            return
+        if run.replay is not None:
+            # What is recorded came before it.
+            await run.replay.leave(lambda: self._is_cancelled)
+        if run.held or self._is_cancelled:
+            return
+        seq, at = self._record("call.abandoned", path, f'"digest":"{digest}","call":"{call}"')
+        await run.settle(seq, self)
+        run.give(self._scope, seq, at)
+
+
+def _applied(
+    function: Callable[..., Any], step: Step[..., Any] | None, item: Any
+) -> Callable[[Context], Awaitable[Any]]:
+    """What a branch of a map runs."""
+    if step is not None:
+        return lambda context: context._step(step, (item,))
+    return lambda context: function(context, item)
+
+
+class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.getLogger(f"playbill.activity.{run.definition.name}"), {"activity": run.id})
+        self._run = run
+
+    def isEnabledFor(  # noqa: N802  (the logging module's name)
+        self, level: int
+    ) -> bool:
+        return self._run.replay is None and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs

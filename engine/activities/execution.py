@@ -1,0 +1,307 @@
+"""One activity as the engine runs it: an actor that resumes, runs the function, and records how it ended.
+
+A run's story, in order: wait for the instant that a crash before it set; run the function; then one of these. It
+returned: `activity.completed`. An exception left it: judge it, and either record `activity.crashed` and raise, so that
+the supervisor restarts the actor, and the restart is a resume; or record `activity.failed`. The code did not fit the
+history: `activity.blocked`. The run was fenced: nothing is recorded, and the next engine resumes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import orjson
+import trio
+
+from engine.activities.attempts import after, check_size, rest_of
+from engine.activities.context import Context
+from engine.activities.definition import Activity
+from engine.activities.failures import judge
+from engine.activities.history import History
+from engine.activities.replay import CURRENT_RUN
+from engine.activities.run import Run, Surroundings
+from engine.actors import Mailbox
+from engine.clock import parse
+from engine.codec import codec_for, encode_error, may_hold_large_int, parse_exactly
+from engine.errors import JournalError, NonDeterminismError, PayloadError
+from engine.journal import StoredRecord
+from engine.messages import ActivityStatus
+
+logger = logging.getLogger("playbill.activities")
+
+
+@attrs.frozen(slots=True)
+class Ending:
+    """How an activity ended, as it is recorded.
+
+    Attributes:
+        status: its last status.
+        data: the terminal record's data, as JSON text.
+    """
+
+    status: ActivityStatus
+    data: str
+
+
+class Execution:
+    """An activity that this engine has in memory.
+
+    Attributes:
+        id: its id.
+        definition: its definition.
+        status: its status, as far as it is durable.
+        ending: how it ended, once that is durable.
+        run: its run, while there is one.
+        args: its encoded arguments, until its start is durable.
+    """
+
+    __slots__ = ("_around", "_changed", "_history", "_started", "args", "definition", "ending", "id", "run", "status")
+
+    def __init__(
+        self,
+        around: Surroundings,
+        definition: Activity[..., Any],
+        id: str,
+        *,
+        history: History | None = None,
+        changed: Callable[[Execution], None],
+    ) -> None:
+        """Prepare to run an activity.
+
+        Args:
+            around: what a run needs of the engine.
+            definition: what to run.
+            id: the activity's id.
+            history: its records, where it is resumed.
+            changed: called with this execution when a status of it became durable.
+        """
+        self._around = around
+        self.definition = definition
+        self.id = id
+        self._started: StoredRecord | None = None
+        self._history = history
+        self._changed = changed
+        self.status = ActivityStatus.PENDING
+        self.ending: Ending | None = None
+        self.run: Run | None = None
+        self.args: str | None = None
+
+    def prepare(self, started: StoredRecord) -> None:
+        """Say with which record the activity starts, where it runs for the first time."""
+        self._started = started
+
+    @property
+    def replaying(self) -> bool:
+        """Whether it is being resumed, and has not come to anything new."""
+        return self.run is not None and self.run.replay is not None
+
+    # ------------------------------------------------------------------------------------------------ the actor
+
+    async def act(self, mailbox: Mailbox[Any]) -> None:
+        """The actor: one run of the function, from what is recorded.
+
+        Raises:
+            Exception: what left the function, where it is to be run again: the supervisor does that.
+        """
+        if self._around.flights.draining:
+            return
+        run = self._next_run()
+        CURRENT_RUN.set(run)
+        if run.replay is not None:
+            run.replay.tasks.add(trio.lowlevel.current_task())
+        try:
+            with run.cancel_scope:
+                await self._wait_for_restart()
+                await self._perform(run)
+        except trio.Cancelled:
+            # Not by a recorded cancel: whoever stops the actor gives the run up.
+            run.fence()
+            raise
+        except Exception as error:
+            if run.has_crashed:
+                raise
+            run.fence()
+            if not isinstance(error, JournalError):
+                # A fault of Playbill's own: without a record, a restart would follow at once, and for ever. Where the
+                # journal has failed nothing can be recorded, and the engine ends of it.
+                logger.exception("activity %s failed by a fault of Playbill's own", self.id)
+                await self._fail(run, error, why="fault")
+            return
+        finally:
+            # What still holds a context of this run does nothing through it any more.
+            run.fence()
+            self.run = None
+        if isinstance(run.poison, NonDeterminismError):
+            await self._block(run, run.poison)
+        elif run.poison is not None:
+            await self._fail(run, run.poison)
+
+    def _next_run(self) -> Run:
+        if self._started is None and self._history is None:
+            # The actor was restarted: what was done up to the crash comes back from the journal.
+            self._history = History(self._around.journal.histories([self.id])[self.id])
+        started = self._started if self._history is None else self._history.started
+        assert started is not None
+        run = self.run = Run(self._around, self.definition, id=self.id, started=started, history=self._history)
+        return run
+
+    async def _wait_for_restart(self) -> None:
+        crash = self._history.crashes[-1] if self._history is not None and self._history.crashes else None
+        if crash is not None:
+            await trio.sleep(rest_of(crash.at, crash.facts["retry_at"], self._around.stamp()))
+
+    async def _perform(self, run: Run) -> None:
+        """Run the function to its end, and record that; raises what left it if it is to be run again."""
+        assert self._started is not None or self._history is not None
+        started = self._started or self._history.started  # type: ignore[union-attr]
+        self._started = self._history = None
+        context = Context(run, run.scope("", started.seq))
+        try:
+            args = self.definition.signature.decode(_arguments_of(started))
+            value = await self.definition.function(context, *args)
+        except trio.Cancelled:
+            raise
+        except Exception as error:  # the edge where user code runs: what leaves the function is judged and recorded
+            await self._crash(run, context, error)
+        except BaseExceptionGroup as group:
+            _, rest = group.split(trio.Cancelled)
+            if not isinstance(rest, Exception):
+                raise
+            await self._crash(run, context, rest)
+        else:
+            await self._complete(run, context, value)
+
+    # ------------------------------------------------------------------------------------------------ ends
+
+    async def _complete(self, run: Run, context: Context, value: Any) -> None:
+        if run.fenced or run.poison is not None:
+            return
+        if self._left_over(run, context, "nothing"):
+            return
+        try:
+            text = self.definition.signature.result.encode(value, "result")
+            check_size(text, self._around.max_payload, "result")
+        except PayloadError as error:
+            await self._fail(run, error, why="payload")
+            return
+        await self._record_end(run, ActivityStatus.COMPLETED, {"generation": run.generation}, f'{{"value":{text}}}')
+
+    def _left_over(self, run: Run, context: Context, asked: str) -> bool:
+        """Whether the function was left before it asked for all that is recorded: it does not fit its history."""
+        left: object = context._scope.left
+        if left is None and run.replay is not None and run.replay.left is not None:
+            left = f"{run.replay.left.kind} {run.replay.left.path}"
+        if left is not None:
+            run.poison = NonDeterminismError(str(left), asked)
+        return left is not None
+
+    async def _crash(self, run: Run, context: Context, error: Exception) -> None:
+        """Record what follows an exception that left the function; raises it if the function is to be run again."""
+        if run.fenced or run.poison is not None:
+            return
+        journal = self._around.journal
+        if self._left_over(run, context, f"{type(error).__name__}, which left the function"):
+            return
+        run.fence()
+        now = self._around.stamp()
+        verdict = judge(
+            error,
+            run.origins_of(error),
+            journal.histories([self.id])[self.id],
+            restart=self.definition.restart,
+            fatal=self.definition.fatal,
+            now=parse(now),
+        )
+        if not verdict.again:
+            await self._fail(
+                run, error, why=verdict.why, origins=verdict.origins, open=verdict.open, acted_upon=verdict.acted_upon
+            )
+            return
+        tree = encode_error(error)
+        facts = {
+            "generation": run.generation,
+            "error": tree["type"],
+            "origins": verdict.origins,
+            "superseded": verdict.superseded,
+            "retry_at": after(now, verdict.delay),
+        }
+        seq = journal.append(
+            self.id,
+            "activity.crashed",
+            name=self.definition.name,
+            run=run.number,
+            at=now,
+            facts=facts,
+            data=f'{{"error":{orjson.dumps(tree).decode()}}}',
+        )
+        run.has_crashed = True
+        await journal.durable(seq)
+        raise error
+
+    async def _fail(
+        self,
+        run: Run,
+        error: Exception,
+        *,
+        why: str = "fatal",
+        origins: Sequence[str] = (),
+        open: Sequence[str] = (),
+        acted_upon: Sequence[str] = (),
+    ) -> None:
+        tree = encode_error(error)
+        facts = {
+            "generation": run.generation,
+            "error": tree["type"],
+            "origins": origins,
+            "open": open,
+            "acted_upon": acted_upon,
+            "why": why,
+        }
+        await self._record_end(run, ActivityStatus.FAILED, facts, f'{{"error":{orjson.dumps(tree).decode()}}}')
+
+    async def _record_end(self, run: Run, status: ActivityStatus, facts: Mapping[str, Any], data: str) -> None:
+        # Decided: nothing that the function left behind may be recorded after it.
+        run.fence()
+        seq = self._around.journal.append(
+            self.id,
+            f"activity.{status}",
+            name=self.definition.name,
+            run=run.number,
+            facts=facts,
+            data=data,
+            landed=lambda: self.landed(status, Ending(status, data)),
+        )
+        await self._around.journal.durable(seq)
+
+    async def _block(self, run: Run, error: NonDeterminismError) -> None:
+        facts = {
+            "generation": run.generation,
+            "cause": "nondeterminism",
+            "recorded": error.recorded,
+            "asked": error.asked,
+        }
+        seq = self._around.journal.append(
+            self.id,
+            "activity.blocked",
+            name=self.definition.name,
+            run=run.number,
+            facts=facts,
+            landed=lambda: self.landed(ActivityStatus.BLOCKED),
+        )
+        await self._around.journal.durable(seq)
+
+    def landed(self, status: ActivityStatus, ending: Ending | None = None) -> None:
+        """A status has become durable."""
+        self.status = status
+        self.ending = ending
+        self._changed(self)
+
+
+def _arguments_of(started: StoredRecord) -> str:
+    """The arguments as a text of their own, in which ints have all their digits."""
+    if started.data is not None and may_hold_large_int(started.data):
+        return codec_for(Any).encode(parse_exactly(started.data)["args"])
+    return orjson.dumps(started.load()["args"]).decode()

@@ -1,0 +1,202 @@
+"""What becomes of an activity whose function was left by an exception: run it again, or not.
+
+The rules, as plain functions of the records. An exception *carries* the failures of steps that led to it. Of these the
+*open* ones are those that are not final and that nothing was done about: after them nothing was recorded in their
+branch, nor in one around it. Only open failures are tried anew; a failure that was compensated never is, since that
+would do again what was undone. Where failures are carried and none is open, a restart could only repeat them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from engine.activities.paths import around, is_within, opener_of, scope_of
+from engine.clock import parse
+from engine.errors import ConcurrentContextError
+from engine.journal import StoredRecord
+from engine.policies import Restart, matches
+
+_NO_ACT = frozenset({"branch.ended", "scope.ended"})
+"""Records of calls that do not count as something done about a failure."""
+
+
+@attrs.frozen(kw_only=True)
+class Judgement:
+    """What is to be recorded of an exception that left the function.
+
+    Attributes:
+        again: whether the function is run again.
+        delay: seconds until then.
+        why: if not, why: `fatal`, `limit` or `acted_upon`.
+        origins: the failures that the exception carries.
+        open: those that nothing was done about.
+        acted_upon: the others.
+        superseded: the paths whose outcomes the next run forgets.
+    """
+
+    again: bool
+    delay: float = 0.0
+    why: str = ""
+    origins: Sequence[str] = ()
+    open: Sequence[str] = ()
+    acted_upon: Sequence[str] = ()
+    superseded: Sequence[str] = ()
+
+
+def judge(
+    error: BaseException,
+    origins: Iterable[str],
+    records: Sequence[StoredRecord],
+    *,
+    restart: Restart,
+    fatal: Sequence[type[Exception]],
+    now: dt.datetime,
+) -> Judgement:
+    """Decide what follows an exception that left the function.
+
+    Args:
+        error: the exception.
+        origins: paths of the failures that it carries.
+        records: the activity's records.
+        restart: the activity's policy.
+        fatal: the types after which it is never run again.
+        now: the present instant.
+    """
+    carried = sorted(set(origins))
+    unsettled = [path for path in carried if is_open(path, records)]
+    acted_upon = [path for path in carried if path not in unsettled]
+    delay = restart.delay_after(restarts_that_count(records, within=restart.within, now=now))
+    why = ""
+    if isinstance(error, ConcurrentContextError) or matches(error, fatal):
+        why = "fatal"
+    elif carried and not unsettled:
+        why = "acted_upon"
+    elif delay is None:
+        why = "limit"
+    if why:
+        return Judgement(again=False, why=why, origins=carried, open=unsettled, acted_upon=acted_upon)
+    return Judgement(
+        again=True,
+        delay=delay or 0.0,
+        origins=carried,
+        open=unsettled,
+        acted_upon=acted_upon,
+        superseded=superseded_by(unsettled, records),
+    )
+
+
+def is_open(path: str, records: Sequence[StoredRecord]) -> bool:
+    """Whether the failure at this path is not final, and nothing was done about it."""
+    failed = _failure(path, records)
+    return failed is not None and not failed.facts["final"] and not _acted_after(failed, records, _NO_ACT)
+
+
+def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:
+    return next((record for record in reversed(records) if record.kind == "step.failed" and record.path == path), None)
+
+
+def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], no_act: frozenset[str]) -> bool:
+    """Whether something was recorded after a record by its branch, with the scopes that it opened, or by one around."""
+    assert last.path is not None
+    branch, *outer = around(last.path)
+    return any(
+        record.seq > last.seq
+        and record.path is not None
+        and record.kind not in no_act
+        and (is_within(record.path, branch) or scope_of(record.path) in outer)
+        for record in records
+    )
+
+
+def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list[str]:
+    """The paths whose outcomes must be forgotten, so that these failures are tried anew: their own, and the ends of the
+    branches and scopes around them, together with what was cancelled beside them on their account, by the engine or in
+    a nursery of the user's own."""
+    forgotten = set(paths)
+    failed = [record.seq for record in (_failure(path, records) for path in forgotten) if record is not None]
+    forgotten |= {
+        record.path
+        for record in records
+        if record.kind == "call.abandoned"
+        and record.path is not None
+        and record.seq > min(failed, default=record.seq)
+        and not _acted_after(record, records, _NO_ACT | {"call.abandoned"})
+    }
+    for path in list(forgotten):
+        for branch in around(path):
+            opener = opener_of(branch)
+            if opener is not None:
+                forgotten |= {branch, opener}
+                forgotten |= _given_up_with(opener, records)
+    recorded = {record.path for record in records if record.path is not None}
+    return sorted(forgotten & recorded)
+
+
+def _given_up_with(opener: str, records: Sequence[StoredRecord]) -> set[str]:
+    """The branches of this scope, with those nested in them, that were cancelled or came too late; not those that lost
+    in a nested scope which has ended by itself."""
+    ends = _live_ends(records)
+    lost = [
+        path
+        for path, end in ends.items()
+        if end.kind == "branch.ended" and end.facts["outcome"] in ("cancelled", "late")
+    ]
+    siblings = {path for path in lost if opener_of(path) == opener}
+    nested = {
+        path for path in lost if opener_of(path) not in ends and any(is_within(path, sibling) for sibling in siblings)
+    }
+    return siblings | nested
+
+
+def _live_ends(records: Sequence[StoredRecord]) -> dict[str, StoredRecord]:
+    """The ends of branches and scopes that no restart has forgotten, by path."""
+    ends: dict[str, StoredRecord] = {}
+    for record in records:
+        if record.kind in ("branch.ended", "scope.ended") and record.path is not None:
+            ends[record.path] = record
+        elif record.kind == "activity.crashed":
+            for path in record.facts["superseded"]:
+                ends.pop(path, None)
+    return ends
+
+
+def restarts_that_count(records: Sequence[StoredRecord], *, within: float, now: dt.datetime) -> int:
+    """How many of the restarts so far count against the limit: those in the last `within` seconds, and those whose run
+    got no further than the one before, however long ago. By recorded instants; a clock that went back takes none."""
+    crashes = [record for record in records if record.kind == "activity.crashed"]
+    instants = [parse(crash.at) for crash in crashes]
+    latest = max([now, *instants])
+    progress = [record.seq for record in records if record.path is not None]
+    count = 0
+    for index, crash in enumerate(crashes):
+        until = crashes[index + 1].seq if index + 1 < len(crashes) else records[-1].seq + 1
+        got_further = any(crash.seq < seq < until for seq in progress)
+        if not got_further or (latest - instants[index]).total_seconds() <= within:
+            count += 1
+    return count
+
+
+def carried_by(error: BaseException, known: dict[int, tuple[BaseException, frozenset[str]]]) -> frozenset[str]:
+    """The failures that an exception carries: its own, those of a group's members, of its causes and contexts.
+
+    Args:
+        error: the exception.
+        known: the failures of each exception that was given to user code, by its identity.
+    """
+    paths: set[str] = set()
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if id(current) in known:
+            paths |= known[id(current)][1]
+        waiting += [linked for linked in (current.__cause__, current.__context__) if linked is not None]
+        if isinstance(current, BaseExceptionGroup):
+            waiting += current.exceptions
+    return frozenset(paths)

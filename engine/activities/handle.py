@@ -1,0 +1,158 @@
+"""What whoever started an activity holds of it: its result, its status, and commands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import orjson
+import trio
+
+from engine.activities.execution import Ending, Execution
+from engine.activities.obeying import Activities
+from engine.codec import ValueCodec, decode_error
+from engine.errors import (
+    ActivityCancelledError,
+    ActivityFailedError,
+    ActivityNotFoundError,
+    PayloadError,
+    WaitTimeoutError,
+)
+from engine.journal import ENDED, Store
+from engine.messages import ActivityStatus
+
+R_co = TypeVar("R_co", covariant=True)
+
+_Resume = Callable[..., Awaitable[object]]
+
+
+class Handle(Generic[R_co]):
+    """An activity, as seen from outside. It stays good after the activity has ended, and in another engine it can be
+    had again by `engine.handle(id)`."""
+
+    def __init__(
+        self,
+        id: str,
+        journal: Store,
+        activities: Activities,
+        result: ValueCodec,
+        resume: _Resume,
+        execution: Execution | None = None,
+    ) -> None:
+        self._id = id
+        self._journal = journal
+        self._activities = activities
+        self._result = result
+        self._resume = resume
+        self._execution = execution
+
+    @property
+    def id(self) -> str:
+        """The activity's id."""
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"<handle of activity {self._id!r}>"
+
+    async def result(self, *, timeout: float | None = None) -> R_co:
+        """Wait for the activity's end.
+
+        Args:
+            timeout: seconds to wait; for ever, unless given.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            ActivityFailedError: it failed; `__cause__` is the recorded error.
+            ActivityCancelledError: it was cancelled.
+            ActivityNotFoundError: there is none of this id.
+            WaitTimeoutError: it has not ended yet; it goes on.
+
+        Cancelling ends the wait and leaves the activity alone.
+        """
+        await self.wait(*ENDED, timeout=timeout)
+        ending = self._ending()
+        if ending.status is ActivityStatus.COMPLETED:
+            value: R_co = self._result.decode_field(ending.data, "value", "result")
+            return value
+        if ending.status is ActivityStatus.CANCELLED:
+            raise ActivityCancelledError(self._id)
+        error = orjson.loads(ending.data)["error"]
+        raise ActivityFailedError(
+            self._id, error["type"], error["message"], error.get("traceback", ""), error.get("notes", ())
+        ) from decode_error(error)
+
+    def _ending(self) -> Ending:
+        if self._execution is not None and self._execution.ending is not None:
+            return self._execution.ending
+        state = self._journal.activity(self._id)
+        assert state is not None
+        assert state.ended is not None
+        record = self._journal.record(state.ended)
+        assert record is not None
+        if record.data is None:
+            raise PayloadError("result", f"what activity {self._id!r} returned was erased")
+        return Ending(state.status, record.data)
+
+    async def status(self) -> ActivityStatus:
+        """The activity's status, as far as it is durable. A checkpoint.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._status()
+
+    def _status(self) -> ActivityStatus:
+        if self._execution is not None and self._execution.status in ENDED:
+            return self._execution.status
+        live = self._activities.live.get(self._id)
+        if live is not None:
+            self._execution = live
+            return live.status
+        state = self._journal.activity(self._id)
+        if state is None:
+            raise ActivityNotFoundError(self._id)
+        return state.status
+
+    async def wait(self, *statuses: ActivityStatus, timeout: float | None = None) -> ActivityStatus:
+        """Wait until the activity is in one of these statuses.
+
+        Args:
+            statuses: which.
+            timeout: seconds to wait; for ever, unless given.
+
+        Returns:
+            The status it is in.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+            WaitTimeoutError: it is in none of them yet.
+
+        Cancelling ends the wait and leaves the activity alone.
+        """
+        if timeout is None:
+            return await self._change_to(statuses)
+        with trio.move_on_after(timeout):
+            return await self._change_to(statuses)
+        asked = ", ".join(sorted(statuses))
+        raise WaitTimeoutError(f"activity {self._id!r} is {self._status()}, not {asked}, after {timeout:g} s")
+
+    async def _change_to(self, statuses: tuple[ActivityStatus, ...]) -> ActivityStatus:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (status := self._status()) not in statuses:
+            await self._activities.change(self._id)
+        return status
+
+    async def resume(self, *, by: str | None = None, reason: str | None = None) -> None:
+        """Take the activity on, which is `blocked`, after its code was mended. Durable when it returns.
+
+        Args:
+            by: who asks.
+            reason: why.
+
+        Raises:
+            CommandDeniedError: it is not blocked, or it cannot be taken on here. The refusal is recorded.
+        """
+        await self._resume(self._id, by=by, reason=reason)

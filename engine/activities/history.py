@@ -1,0 +1,144 @@
+"""An activity's records, read for a resume: what was asked in each scope, and what came of it, in journal order.
+
+A record is *live* if no later `activity.crashed` names its path as superseded; only live outcomes are handed out again.
+A superseded failure still tells how often the step was attempted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from engine.activities.paths import around, opener_of
+from engine.journal import StoredRecord
+
+_CALL_OF = {
+    "step.completed": "step",
+    "step.failed": "step",
+    "timer.set": "sleep",
+    "timer.fired": "sleep",
+    "event.emitted": "emit",
+    "scope.opened": "map",
+}
+"""The call that a record belongs to, by the record's kind; `call.abandoned` names its call in its facts."""
+
+
+@attrs.define(slots=True)
+class RecordedCall:
+    """A call that the history holds.
+
+    Attributes:
+        kind: `step`, `sleep`, `emit` or `map`.
+        path: its path.
+        digest: commitment to its arguments.
+        outcome: the record that ended it, if it ended.
+        begun: for a sleep the record of its timer; for a map that of its opening.
+        failures: its live failed attempts.
+        attempted: its last failed attempt, superseded or not.
+    """
+
+    kind: str
+    path: str
+    digest: str
+    outcome: StoredRecord | None = None
+    begun: StoredRecord | None = None
+    failures: list[StoredRecord] = attrs.field(factory=list)
+    attempted: StoredRecord | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}"
+
+
+class History:
+    """What an activity was given before, in this generation.
+
+    Attributes:
+        started: the record of its start.
+        scopes: the calls of each scope, in order.
+        branches: the live ends of branches.
+        outcomes: the live outcomes, ends of branches among them, in journal order. The end of a branch that lost is
+            none: nothing waits for it, and it comes about again by the decision before it.
+        resumes: where it was resumed in another process.
+        crashes: its crashes.
+        last: its last record.
+    """
+
+    def __init__(self, records: Sequence[StoredRecord]) -> None:
+        """Read the records of an activity that has started."""
+        self.started = next(record for record in reversed(records) if record.kind == "activity.started")
+        self.scopes: dict[str, list[RecordedCall]] = {}
+        self.branches: dict[str, StoredRecord] = {}
+        self.outcomes: list[StoredRecord] = []
+        self.resumes: list[int] = []
+        self.crashes: list[StoredRecord] = []
+        self.last = records[-1]
+        self._calls: dict[str, RecordedCall] = {}
+        generation = [record for record in records if record.seq >= self.started.seq]
+        superseded = superseded_at(generation)
+        for record in generation:
+            if record.kind == "activity.resumed":
+                self.resumes.append(record.seq)
+            elif record.kind == "activity.crashed":
+                self.crashes.append(record)
+            elif record.path is not None:
+                self._read(record, record.path, live=record.seq >= superseded.get(record.path, 0))
+
+    @property
+    def run(self) -> int:
+        """The number of the run that follows."""
+        return len(self.crashes) + 1
+
+    def interruptions_of(self, path: str, seq: int) -> int:
+        """How often a call may have been begun after a record, and left none of its own: once for each resume after it,
+        and for each restart that tries the call, or a branch around it, anew."""
+        resumed = sum(at > seq for at in self.resumes)
+        return resumed + sum(crash.seq > seq and _tries_anew(crash, path) for crash in self.crashes)
+
+    def _read(self, record: StoredRecord, path: str, *, live: bool) -> None:
+        kind = record.kind
+        if kind == "branch.ended":
+            if live:
+                self.branches[path] = record
+                if record.facts["outcome"] in ("value", "error"):
+                    self.outcomes.append(record)
+            return
+        call = self._calls.get(path)
+        if call is None:
+            of = _CALL_OF.get(kind) or record.facts["call"]
+            call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
+            self.scopes.setdefault(record.facts["scope"], []).append(call)
+        if kind == "step.failed":
+            call.attempted = record
+            if live:
+                call.failures.append(record)
+        elif kind in ("timer.set", "scope.opened"):
+            call.begun = record
+        if live and is_outcome(record):
+            call.outcome = record
+            self.outcomes.append(record)
+
+
+def _tries_anew(crash: StoredRecord, path: str) -> bool:
+    superseded = crash.facts["superseded"]
+    if not superseded:
+        return False
+    branches = [branch for branch in around(path) if branch]
+    return any(name in superseded for name in (path, *branches, *(opener_of(branch) for branch in branches)))
+
+
+def is_outcome(record: StoredRecord) -> bool:
+    """Whether the record ends its call."""
+    if record.kind == "step.failed":
+        return "retry_at" not in record.facts
+    return record.kind not in ("timer.set", "scope.opened")
+
+
+def superseded_at(records: Sequence[StoredRecord]) -> dict[str, int]:
+    """For each superseded path the `seq` of the last crash that names it: outcomes before that are forgotten."""
+    return {
+        path: record.seq
+        for record in records
+        if record.kind == "activity.crashed"
+        for path in record.facts["superseded"]
+    }

@@ -1,0 +1,440 @@
+"""One run of an activity's function: what its contexts share.
+
+A run ends with its function. When it is given up before (drained, blocked) it is *fenced*: whatever the function still
+does through `ctx` has no effect, and how it ends is ignored.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+import trio
+
+from engine.activities.failures import carried_by
+from engine.activities.history import History, RecordedCall
+from engine.activities.replay import Replay, RestInstrument
+from engine.clock import parse
+from engine.codec import digest
+from engine.errors import ConcurrentContextError, FencedError, NonDeterminismError
+from engine.journal import Store, StoredRecord
+from engine.journal.log import quoted
+
+if TYPE_CHECKING:
+    from engine.activities.branches import Branch
+    from engine.activities.context import Context
+    from engine.activities.definition import Activity
+
+
+LANDING_STEPS = 64
+"""Steps of the loop that a cancelled branch has to come to its end; one without nested branches takes one or two."""
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What a run needs of the engine around it.
+
+    Attributes:
+        journal: where it records.
+        stamp: gives the present instant, as records hold it.
+        publish: called with the topic of each of its events, and how to read it, when that is durable.
+        instrument: sees when a replay is at rest.
+        max_payload: bytes of JSON that one payload may have.
+        flights: counts the attempts under way, for draining.
+    """
+
+    journal: Store
+    stamp: Callable[[], str]
+    publish: Callable[[str, Callable[[], StoredRecord]], None]
+    instrument: RestInstrument
+    max_payload: int
+    flights: Flights
+
+
+class Flights:
+    """How many attempts at steps are under way; draining waits for the last.
+
+    Attributes:
+        count: how many.
+        draining: whether the engine closes, and nothing new may begin.
+        watcher: called with the path of each attempt that begins.
+    """
+
+    __slots__ = ("_landed", "count", "draining", "watcher")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.draining = False
+        self.watcher: Callable[[str], None] | None = None
+        self._landed: trio.Event | None = None
+
+    def begin(self, path: str) -> None:
+        self.count += 1
+        if self.watcher is not None:
+            self.watcher(path)
+
+    def end(self) -> None:
+        self.count -= 1
+        if not self.count and self._landed is not None:
+            self._landed.set()
+
+    async def wait_for_none(self) -> None:
+        """Wait until no attempt is under way."""
+        while self.count:
+            self._landed = trio.Event()
+            await self._landed.wait()
+
+
+def _never_abort(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
+
+
+class Entry:
+    """A branch that is about to begin.
+
+    Attributes:
+        task: its task, where that waits for the branches before it.
+    """
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: trio.lowlevel.Task | None = None
+
+
+class Scope:
+    """The calls of one branch, compared in order with those that are recorded.
+
+    Attributes:
+        path: the branch's path; empty for the activity's own function.
+        facts: the beginning of the facts of each of its records, as JSON text.
+        last_seq: the `seq` of the last outcome that was given in it.
+    """
+
+    __slots__ = ("_counts", "_next", "_prefix", "_recorded", "facts", "last_seq", "path")
+
+    def __init__(self, path: str, generation: int, recorded: list[RecordedCall], last_seq: int) -> None:
+        self.path = path
+        self.facts = f'{{"generation":{generation},"scope":{quoted(path)}'
+        self.last_seq = last_seq
+        self._prefix = f"{path}/" if path else ""
+        self._counts: dict[str, int] = {}
+        self._recorded = recorded
+        self._next = 0
+
+    def next_path(self, name: str) -> str:
+        """The path of the next call of this name."""
+        count = self._counts.get(name, 0) + 1
+        self._counts[name] = count
+        return f"{self._prefix}{name}" if count == 1 else f"{self._prefix}{name}#{count}"
+
+    def next_recorded(self) -> RecordedCall | None:
+        """The recorded call that stands next, if there is one."""
+        if self._next == len(self._recorded):
+            return None
+        call = self._recorded[self._next]
+        self._next += 1
+        return call
+
+    @property
+    def left(self) -> RecordedCall | None:
+        """The recorded call that was not asked for yet, if there is one."""
+        return self._recorded[self._next] if self._next < len(self._recorded) else None
+
+
+class Run:
+    """One run of an activity's function.
+
+    Attributes:
+        id: the activity's id.
+        definition: the activity's definition.
+        number: 1 for the first run; each restart adds one.
+        generation: how often it went on as new.
+        held: whether new work must not begin (draining, or fenced).
+        fenced: whether the run was given up.
+        poison: the error that ends the run whatever the function does with it.
+        has_crashed: whether its end is recorded as a crash, after which it is run again.
+        replay: the replay under way, `None` when the run is live.
+        at: the instant of the last outcome that it was given.
+        cancel_scope: by which the engine ends the function.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        definition: Activity[..., Any],
+        *,
+        id: str,
+        started: StoredRecord,
+        history: History | None,
+    ) -> None:
+        self.around = around
+        self.journal = around.journal
+        self.stamp = around.stamp
+        self.definition = definition
+        self.id = id
+        self.generation: int = started.facts["generation"]
+        self.seed: str = started.facts["seed"]
+        self.key = bytes.fromhex(started.load()["key"])
+        self.cause: str | None = started.facts.get("cause")
+        self.started_seq = started.seq
+        self.number = 1 if history is None else history.run
+        self.at = started.at
+        self.held = False
+        self.fenced = False
+        self.poison: NonDeterminismError | ConcurrentContextError | None = None
+        self.cancel_scope = trio.CancelScope()
+        # The exceptions that were given to user code, with the failures that each carries.
+        self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
+        # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.
+        self.is_branched = False
+        self._landing = 0
+        self._stewards: dict[trio.lowlevel.Task, None] = {}
+        self._entries: deque[Entry] = deque()
+        # In the order of `seq`, since each comes here as soon as it is appended.
+        self._unsettled: dict[int, trio.lowlevel.Task | None] = {}
+        self._fallen: trio.Event | None = None
+        self._history = history
+        self.branches: Mapping[str, StoredRecord] = {} if history is None else history.branches
+        self._scopes: dict[str, list[RecordedCall]] = {} if history is None else history.scopes
+        self.has_crashed = False
+        self.replay: Replay | None = None
+        if history is not None and (history.outcomes or history.scopes):
+            self.replay = Replay(history.outcomes, finished=self._go_live, stuck=self._stuck)
+            around.instrument.begin()
+
+    # ------------------------------------------------------------------------------------------------ scopes
+
+    def scope(self, path: str, last_seq: int) -> Scope:
+        """The scope of a branch that begins."""
+        return Scope(path, self.generation, self._scopes.get(path, []), last_seq)
+
+    def has_records_in(self, branch: str) -> bool:
+        """Whether a branch was begun before, as far as the records tell."""
+        return branch in self._scopes or branch in self.branches
+
+    def match(self, scope: Scope, kind: str, path: str, digest: str) -> RecordedCall | None:
+        """Compare a call with the one that is recorded at its place.
+
+        Returns:
+            What is recorded of it; `None` if it is new.
+
+        Raises:
+            NonDeterminismError: another call is recorded there. The run is fenced.
+        """
+        recorded = scope.next_recorded()
+        if recorded is None:
+            return None
+        asked = f"{kind} {path}"
+        if recorded.kind != kind or recorded.path != path:
+            self.diverge(str(recorded), asked)
+        if recorded.digest != digest:
+            self.diverge(str(recorded), f"{asked} with other arguments")
+        return recorded
+
+    def digest(self, text: str) -> str:
+        """The commitment to a call's encoded arguments, which only this activity's key opens to guessing."""
+        return digest(self.key, text)
+
+    # ------------------------------------------------------------------------------------------------ giving up
+
+    def diverge(self, recorded: str, asked: str) -> NoReturn:
+        """The code does not fit the history: the run is given up, whatever the function does with the error.
+
+        Raises:
+            NonDeterminismError: always.
+        """
+        error = NonDeterminismError(recorded, asked)
+        if self.poison is None:
+            self.poison = error
+        self.fence()
+        raise error
+
+    def misuse(self, error: ConcurrentContextError) -> NoReturn:
+        """A context was used by a task that it does not belong to, which no restart cures.
+
+        Raises:
+            ConcurrentContextError: always.
+        """
+        if self.poison is None and not self.fenced:
+            self.poison = error
+        self.fence()
+        raise error
+
+    def fence(self) -> None:
+        """Give the run up: from here on nothing that it does through a context has an effect."""
+        if self.fenced:
+            return
+        self.fenced = self.held = True
+        self.cancel_scope.cancel(reason="this run of the activity was given up")
+        self.end_replay()
+        if self._fallen is not None:
+            self._fallen.set()
+        unsettled, self._unsettled = self._unsettled, {}
+        for task in unsettled.values():
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+        self._wake_stewards()
+
+    def end_replay(self) -> None:
+        """No outcome is handed out any more."""
+        if self.replay is not None:
+            replay, self.replay = self.replay, None
+            self.around.instrument.end()
+            replay.give_up()
+
+    def _go_live(self) -> None:
+        self.replay = None
+        self.around.instrument.end()
+
+    def _stuck(self, record: StoredRecord) -> None:
+        if self.poison is None:
+            self.poison = NonDeterminismError(f"{record.kind} {record.path}", "nothing")
+        self.fence()
+
+    async def hold(self) -> None:
+        """Where new work must not begin: wait for the fence, which ends the wait even where the caller is shielded.
+
+        Raises:
+            FencedError: the run is fenced, and the caller is shielded from the cancellation that says so.
+        """
+        if not self.fenced:
+            if self._fallen is None:
+                self._fallen = trio.Event()
+            await self._fallen.wait()
+        await trio.lowlevel.checkpoint()
+        raise FencedError("this run of the activity was given up; what it does through ctx has no effect")
+
+    # ------------------------------------------------------------------------------------------------ in order
+
+    async def settle(self, seq: int, context: Context) -> None:
+        """Wait until an outcome is durable, and its turn among this run's outcomes has come. Not to be cancelled.
+
+        Where branches run side by side, each is given its outcome when the one before it, in journal order, has been
+        given, no branch is about to begin, and no cancelled one is on its way to its end. A replay hands them out in
+        the same order, so what branches share in memory comes out the same.
+
+        Args:
+            seq: the outcome's record.
+            context: whose call it is.
+        """
+        if not self.is_branched:
+            await self.journal.durable(seq)
+            return
+        self._unsettled[seq] = None
+        await self.journal.durable(seq)
+        while not self.fenced and (self._entries or self._landing or next(iter(self._unsettled)) != seq):
+            self._unsettled[seq] = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
+        self._unsettled.pop(seq, None)
+        if self._stewards and context._is_cancelled:
+            self._wake_stewards()
+        else:
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        if self._unsettled and not self._entries and not self._landing:
+            seq = next(iter(self._unsettled))
+            task, self._unsettled[seq] = self._unsettled[seq], None
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+
+    def enter(self) -> Entry:
+        """A branch is about to begin: no outcome is given before it has come to its first call."""
+        entry = Entry()
+        self._entries.append(entry)
+        return entry
+
+    async def come_in(self, entry: Entry) -> None:
+        """Wait until the branches that were to begin before this one have come to their first calls; its own code up to
+        its first call follows at once. Not to be cancelled."""
+        if self._entries[0] is not entry:
+            entry.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
+        self._entries.popleft()
+        if not self._entries:
+            self._next_turn()
+        elif self._entries[0].task is not None:
+            trio.lowlevel.reschedule(self._entries[0].task)
+
+    async def land(self, losers: Iterable[Branch]) -> None:
+        """Cancel branches one after another, and give each time to come to its end before any outcome is given: what
+        their code does on the way stands between the same two outcomes live and at replay.
+
+        One that is held up (by an outcome that it is still to be given, or by a thread) has the same time again
+        whenever it was given something.
+        """
+        lost: list[Branch] = []
+        self._landing += 1
+        for branch in losers:
+            lost.append(branch)
+            branch.cancel()
+            await self._unwind([branch])
+        self._landed()
+        while self.replay is None and not self.fenced and not all(branch.left for branch in lost):
+            self._stewards[trio.lowlevel.current_task()] = None
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
+            await self._unwind(lost)
+            self._landed()
+
+    async def _unwind(self, lost: list[Branch]) -> None:
+        for step in range(LANDING_STEPS):
+            if self.fenced or all(branch.left for branch in lost):
+                break
+            if step == LANDING_STEPS // 2 and self.replay is None:
+                # It may be held up by a commit alone.
+                await self.journal.durable(self.journal.last_seq)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _landed(self) -> None:
+        self._landing -= 1
+        self._next_turn()
+
+    def _wake_stewards(self) -> None:
+        """Those that wait for branches which they cancelled look after them; until then no outcome is given."""
+        stewards, self._stewards = self._stewards, {}
+        self._landing += len(stewards)
+        for task in stewards:
+            trio.lowlevel.reschedule(task)
+
+    def left(self) -> None:
+        """The function of a branch was left."""
+        if self._stewards:
+            self._wake_stewards()
+
+    # ------------------------------------------------------------------------------------------------ what was given
+
+    def give(self, scope: Scope, seq: int, at: str) -> None:
+        """Note that an outcome was given: `now()` and the attempts' numbers follow from it."""
+        scope.last_seq = seq
+        self.at = at
+
+    def interruptions_of(self, path: str, seq: int) -> int:
+        """How often a call may have been begun after a record, and left none of its own."""
+        return 0 if self._history is None else self._history.interruptions_of(path, seq)
+
+    def remember(self, error: BaseException, origins: frozenset[str]) -> None:
+        """Note which failures an exception carries that is given to user code."""
+        self.known[id(error)] = (error, origins)
+
+    def origins_of(self, error: BaseException) -> frozenset[str]:
+        """The failures that an exception carries."""
+        return carried_by(error, self.known) if self.known else frozenset()
+
+    def now(self) -> dt.datetime:
+        """The instant of the last outcome."""
+        return parse(self.at)
+
+    def find_class(self, name: str) -> type | None:
+        """A class local to a function, by its module and qualified name, where the activity's code refers to it."""
+        return next(
+            (
+                found
+                for found in self.definition.classes_in_reach()
+                if f"{found.__module__}.{found.__qualname__}" == name
+            ),
+            None,
+        )

@@ -1,0 +1,60 @@
+"""Children as their supervisor shows them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from .ref import Ref
+    from .supervisor_ref import SupervisorRef
+
+
+class ChildKind(StrEnum):
+    """What a child is."""
+
+    WORKER = "worker"
+    SUPERVISOR = "supervisor"
+
+
+class ChildState(StrEnum):
+    """Where a child stands."""
+
+    RUNNING = "running"
+    """It runs; or it is being started, or stopped."""
+    RESTARTING = "restarting"
+    """It ended, and waits for its restart, or is being restarted and not ready yet."""
+    STOPPED = "stopped"
+    """Only its specification is there."""
+
+
+@attrs.frozen
+class ChildInfo:
+    """One child, as it stood when `which_children` was called."""
+
+    id: str
+    """Its id."""
+    ref: Ref[Any] | SupervisorRef
+    """Its ref."""
+    kind: ChildKind
+    """`worker` or `supervisor`."""
+    state: ChildState
+    """`running`, `restarting` or `stopped`."""
+    restarts: int
+    """How often it was restarted so far."""
+
+
+@attrs.frozen
+class ChildCounts:
+    """How many children there were when `count_children` was called."""
+
+    specs: int
+    """Specifications, running or not."""
+    active: int
+    """Those that run."""
+    supervisors: int
+    """Those that are supervisors, running or not."""
+    workers: int
+    """Those that are not."""

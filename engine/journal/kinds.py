@@ -1,0 +1,412 @@
+"""The table of record kinds: what each kind's `name`, `facts` and `data` hold, and the activity's status after it.
+
+The journal's projections take the status from this table, `verify` refuses kinds that are not in it, and
+`docs/reference/records.md` is printed from it (`python docs/make_reference.py`); there is no second list.
+
+`facts` is what the engine made: it is never erased, and resuming, projections and lineage need nothing else. `data` is
+what users made: arguments, results, error texts, reasons. A field with a question mark stands only where it applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from engine.messages import ActivityStatus
+
+ENGINE_STREAM = "/engine"
+"""The stream of the engine itself, and of events that come from outside."""
+
+SUBSCRIBER_STREAMS = "/subscribers/"
+"""What the stream of a subscriber begins with; its name follows."""
+
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """One line of the table.
+
+    Attributes:
+        kind: the record's kind.
+        stream: whose stream it stands in.
+        meaning: what happened, in a sentence.
+        name: what the column `name` holds, `None` where it is NULL.
+        facts: the fields of `facts` and what each holds.
+        data: the fields of `data` and what each holds; empty where there never is any.
+        status: the activity's status after the record, `None` where it stays what it was.
+        call: whether the record belongs to a call of the activity's code, which has `path`, `run` and `generation`.
+    """
+
+    kind: str
+    stream: str
+    meaning: str
+    name: str | None = None
+    facts: Mapping[str, str] = {}
+    data: Mapping[str, str] = {}
+    status: ActivityStatus | None = None
+    call: bool = False
+
+
+_RUN = {"generation": "how often the activity went on as new before; 0 at first"}
+_CALL = {**_RUN, "scope": "path of the branch the call stands in; empty for the activity's own function"}
+_ASKED = {**_CALL, "digest": "commitment to the call's encoded arguments, by which replay compares them"}
+_BEFORE = {"before": "how many records of the stream stand before this one, and the hash chain over their leaves"}
+_ERROR = {"error": "type, message, arguments, notes, traceback, cause and members of the exception"}
+_ORIGINS = {"origins": "paths of the step failures that the exception carries"}
+_ATTEMPT = {"attempt": "number of the attempt, from 1", "started": "instant at which the attempt began"}
+
+
+def _lifecycle() -> list[Kind]:
+    activity = "activity"
+    return [
+        Kind(
+            kind="activity.started",
+            stream=activity,
+            meaning="The activity's first run begins.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "version": "the definition's version",
+                "seed": "what `ctx.random()` and `ctx.uuid()` derive from",
+                "deadline?": "instant at which the activity's time is over",
+            },
+            data={"args": "the arguments", "key": "what the digests of this activity's calls are keyed with, in hex"},
+            status=ActivityStatus.RUNNING,
+        ),
+        Kind(
+            kind="activity.resumed",
+            stream=activity,
+            meaning="The activity goes on from its records, in another process or after having been blocked.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "cause": "`opened` (a journal with unfinished work was opened) or `resumed` (by command)",
+                "clean": "whether the engine before had closed the journal properly",
+            },
+            status=ActivityStatus.RUNNING,
+        ),
+        Kind(
+            kind="activity.crashed",
+            stream=activity,
+            meaning="An exception left the activity's function, and it will be run again.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "error": "the exception's type",
+                **_ORIGINS,
+                "superseded": "paths whose outcome the next run forgets, and tries anew",
+                "retry_at": "instant of the next run",
+            },
+            data=_ERROR,
+            status=ActivityStatus.RUNNING,
+        ),
+        Kind(
+            kind="activity.blocked",
+            stream=activity,
+            meaning="The activity cannot go on until its code is mended, or its definition is there again.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "cause": "`nondeterminism` (the code does not fit the history) or `definition` (there is none here)",
+                "recorded": "the call that the history holds, or what it needs",
+                "asked": "the call that the code made, or what there is",
+            },
+            status=ActivityStatus.BLOCKED,
+        ),
+        Kind(
+            kind="activity.completed",
+            stream=activity,
+            meaning="The activity's function returned.",
+            name="the activity definition's name",
+            facts={**_RUN, **_BEFORE},
+            data={"value": "what it returned"},
+            status=ActivityStatus.COMPLETED,
+        ),
+        Kind(
+            kind="activity.failed",
+            stream=activity,
+            meaning="An exception left the activity's function, and it will not be run again.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "error": "the exception's type",
+                **_ORIGINS,
+                "open": "paths of carried failures that nothing was done about",
+                "acted_upon": "paths of carried failures that were final, or that something was done about",
+                "why": "`fatal`, `limit` (of its `Restart`), `acted_upon`, `payload` (its result cannot be encoded) or "
+                "`fault` (of Playbill's own)",
+                **_BEFORE,
+            },
+            data=_ERROR,
+            status=ActivityStatus.FAILED,
+        ),
+    ]
+
+
+def _calls() -> list[Kind]:
+    activity = "activity"
+    step = "the step's name"
+    return [
+        Kind(
+            kind="step.completed",
+            stream=activity,
+            meaning="A step returned; it never runs again.",
+            name=step,
+            facts={**_ASKED, **_ATTEMPT},
+            data={"args": "the arguments", "value": "what it returned"},
+            call=True,
+        ),
+        Kind(
+            kind="step.failed",
+            stream=activity,
+            meaning="An attempt at a step failed or took too long.",
+            name=step,
+            facts={
+                **_ASKED,
+                **_ATTEMPT,
+                "error": "the exception's type",
+                "final": "whether no restart may try it anew",
+                "retry_at?": "instant of the next attempt, where there is one",
+                **_ORIGINS,
+            },
+            data={"args": "the arguments", **_ERROR},
+            call=True,
+        ),
+        Kind(
+            kind="timer.set",
+            stream=activity,
+            meaning="The activity began to wait.",
+            facts={**_ASKED, "due": "instant at which the wait is over", "length": "seconds", "for": "`sleep`"},
+            call=True,
+        ),
+        Kind(
+            kind="timer.fired",
+            stream=activity,
+            meaning="The wait is over.",
+            facts=_ASKED,
+            call=True,
+        ),
+        Kind(
+            kind="event.emitted",
+            stream=activity,
+            meaning="The activity published an event.",
+            name="the topic",
+            facts={**_ASKED, "id": "the event's id", "key?": "its key", "cause?": "id of the event that led to it"},
+            data={"data": "the event's data", "headers?": "its headers"},
+            call=True,
+        ),
+        Kind(
+            kind="scope.opened",
+            stream=activity,
+            meaning="Branches side by side began.",
+            name="name of the function that each branch runs",
+            facts={**_ASKED, "of": "`map`", "size": "how many branches", "limit": "how many at once, or null"},
+            call=True,
+        ),
+        Kind(
+            kind="branch.ended",
+            stream=activity,
+            meaning="A branch ended.",
+            facts={
+                **_CALL,
+                "outcome": "`value`, `error`, `cancelled` or `late` (it ended after the scope was decided)",
+                "digest?": "commitment to its value, where that encodes",
+                "error?": "the exception's type",
+                **_ORIGINS,
+            },
+            data=_ERROR,
+            call=True,
+        ),
+        Kind(
+            kind="scope.ended",
+            stream=activity,
+            meaning="All branches of a scope have ended, and the call that opened it returns or raises.",
+            facts={**_CALL, "decided": "path of the branch whose error it raises, or null", **_ORIGINS},
+            call=True,
+        ),
+        Kind(
+            kind="call.abandoned",
+            stream=activity,
+            meaning="A cancel scope of the user's own ended the call; replay waits there for the same cancel.",
+            facts=_ASKED,
+            call=True,
+        ),
+    ]
+
+
+def _commands() -> list[Kind]:
+    asked = {
+        "command": "what was asked: `start` or `resume`",
+        "via": "through what it came: `engine` or `cli`",
+        "origin": "user, host and process it came from",
+    }
+    return [
+        Kind(
+            kind="command.accepted",
+            stream="the target's",
+            meaning="A command was recorded, and is obeyed.",
+            name="the activity definition's name",
+            facts={**asked, "key?": "the business key", "tags?": "tags", "priority?": "priority"},
+            data={"args?": "the arguments", "reason?": "why it was asked"},
+            status=ActivityStatus.PENDING,
+        ),
+        Kind(
+            kind="command.denied",
+            stream="the target's, or `/engine` where there is no such activity",
+            meaning="A command was refused.",
+            name="the activity definition's name, where it is known",
+            facts={
+                **asked,
+                "target?": "id of the activity that was meant, where it has one",
+                "rule": "what refused it",
+            },
+            data={"args?": "the arguments", "reason?": "why it was asked"},
+        ),
+    ]
+
+
+def _engine() -> list[Kind]:
+    return [
+        Kind(
+            kind="journal.created",
+            stream=ENGINE_STREAM,
+            meaning="The journal begins.",
+            facts={"id": "the journal's UUID", "version": "version of Playbill", "schema": "names of the migrations"},
+        ),
+        Kind(
+            kind="journal.migrated",
+            stream=ENGINE_STREAM,
+            meaning="The journal's schema was brought up to date.",
+            facts={"version": "version of Playbill", "schema": "names of the migrations that were applied"},
+        ),
+        Kind(
+            kind="engine.opened",
+            stream=ENGINE_STREAM,
+            meaning="An engine took the journal over.",
+            facts={
+                "version": "version of Playbill",
+                "python": "version of Python",
+                "user": "system user",
+                "host": "host name",
+                "pid": "process id",
+                "clean": "whether the engine before had closed the journal properly",
+            },
+        ),
+        Kind(
+            kind="engine.closed",
+            stream=ENGINE_STREAM,
+            meaning="The engine gave the journal up properly. One that is missing tells of a crash.",
+            facts={"running": "how many activities are left to be resumed"},
+        ),
+        Kind(
+            kind="definition.registered",
+            stream=ENGINE_STREAM,
+            meaning="An engine has this code from here on.",
+            name="the definition's name",
+            facts={
+                "type": "`activity`, `step` or `subscriber`",
+                "version?": "an activity's version",
+                "module": "module and qualified name of the function",
+                "source?": "SHA-256 of its source, where that can be read",
+            },
+        ),
+        Kind(
+            kind="event.published",
+            stream=ENGINE_STREAM,
+            meaning="An event came from outside.",
+            name="the topic",
+            facts={"id": "the event's id", "key?": "its key"},
+            data={"data": "the event's data", "headers?": "its headers"},
+        ),
+    ]
+
+
+def _subscribers() -> list[Kind]:
+    stream = SUBSCRIBER_STREAMS + "NAME"
+    event = {"event": "the event's seq", "id": "the event's id"}
+    name = "the subscriber's name"
+    return [
+        Kind(
+            kind="subscriber.attached",
+            stream=stream,
+            meaning="A subscriber was attached, or attached anew with other patterns.",
+            name=name,
+            facts={"patterns": "its topic patterns", "after": "the seq up to which events are passed over"},
+        ),
+        Kind(
+            kind="delivery.handled",
+            stream=stream,
+            meaning="Events were handled; the cursor moves.",
+            name=name,
+            facts={
+                "from": "seq after which the range begins",
+                "to": "seq up to which every matching event is settled",
+                "beyond": "ranges of seq beyond it that are settled too",
+            },
+        ),
+        Kind(
+            kind="delivery.failed",
+            stream=stream,
+            meaning="The handler failed or took too long.",
+            name=name,
+            facts={
+                **event,
+                "attempt": "number of the attempt, from 1",
+                "error": "the exception's type",
+                "retry_at?": "instant of the next attempt, where there is one",
+            },
+            data=_ERROR,
+        ),
+        Kind(
+            kind="delivery.dead",
+            stream=stream,
+            meaning="The retries are spent: the event is a dead letter, and the channel goes on.",
+            name=name,
+            facts={**event, "attempts": "how many there were"},
+        ),
+        Kind(
+            kind="actor.crashed",
+            stream=stream,
+            meaning="An actor beside the activities crashed.",
+            name="the actor's path",
+            facts={"error": "the exception's type", "restarts": "how often it was restarted before"},
+            data=_ERROR,
+        ),
+        Kind(
+            kind="actor.restarted",
+            stream=stream,
+            meaning="Its supervisor restarted it.",
+            name="the actor's path",
+            facts={"restarts": "how often it was restarted, this time included"},
+        ),
+        Kind(
+            kind="supervisor.escalated",
+            stream=ENGINE_STREAM,
+            meaning="A supervisor's restart intensity was exceeded, and it ended.",
+            name="the supervisor's path",
+            facts={"child": "id of the child that failed once too often", "error": "the exception's type"},
+            data=_ERROR,
+        ),
+    ]
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.kind: kind for kind in [*_engine(), *_commands(), *_lifecycle(), *_calls(), *_subscribers()]
+}
+"""Every kind of record, by its name."""
+
+STATUS_AFTER: Mapping[str, ActivityStatus] = {
+    kind.kind: kind.status for kind in KINDS.values() if kind.status is not None
+}
+"""The activity's status after a record of each kind that changes it (`command.accepted` of a `start` only)."""
+
+ENDED: frozenset[ActivityStatus] = frozenset(
+    {ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED}
+)
+"""The statuses in which an activity has ended."""
+
+TERMINAL_KINDS: frozenset[str] = frozenset(kind for kind, status in STATUS_AFTER.items() if status in ENDED)
+"""The kinds with which an activity ends. From the first one of a stream on, records hold `before`."""
+
+EVENT_KINDS = ("event.emitted", "event.published")
+"""The kinds that subscribers are given."""

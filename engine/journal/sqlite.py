@@ -1,0 +1,357 @@
+"""The embedded journal: one SQLite file, one engine that owns it, any number of readers beside it.
+
+Opening takes the lock beside the file, brings the schema up to date, and restores the log's tree; a process killed
+anywhere in between leaves what the next opening completes. A file that is refused stays as it was. WAL and
+`synchronous=FULL`: what is committed survives a power cut. The file is made with mode 0600, and so are its companions,
+whose mode SQLite takes from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import socket
+import sqlite3
+import stat
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import trio
+
+from engine.errors import JournalDamagedError, JournalError
+from engine.journal.kinds import ENDED, ENGINE_STREAM
+from engine.journal.log import Tree, covered_by_tiles
+from engine.journal.origin import system_user
+from engine.journal.ownership import Ownership
+from engine.journal.records import COLUMNS, StoredRecord
+from engine.journal.schema import SCHEMA, check_schema, migrate
+from engine.journal.store import ActivityState, SubscriptionState
+from engine.journal.writer import Writer
+from engine.messages import ActivityStatus
+
+OLDEST_SQLITE = (3, 37, 0)
+"""The first SQLite with STRICT tables."""
+
+_ENDED = ", ".join(f"'{status}'" for status in sorted(ENDED))
+
+
+def journal_path(url: str | Path) -> Path:
+    """The file that a journal's URL names: a plain path, or `sqlite:///PATH`.
+
+    Raises:
+        JournalError: the URL names another kind of store, or no file.
+    """
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "sqlite":
+        raise JournalError(f"{text}: this version keeps journals in SQLite alone; name a file, or sqlite:///FILE")
+    path = Path(rest.removeprefix("/") if separator else text)
+    if not path.name or "\0" in text:
+        raise JournalError(f"{text!r} names no file; name one for the journal, as orders.db or sqlite:///orders.db")
+    return path
+
+
+def connect(path: Path, *, read_only: bool, options: str = "") -> sqlite3.Connection:
+    """A connection in autocommit mode.
+
+    Raises:
+        JournalError: the file cannot be opened.
+    """
+    mode = "ro" if read_only else "rw"
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}{options}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            # The loop must not stand still in SQLite's own waiting; the writer tries again by itself.
+            timeout=0.0 if not read_only else 5.0,
+        )
+    except sqlite3.Error as error:
+        raise JournalError(f"cannot open {path}: {error}") from error
+    return connection
+
+
+class SQLiteJournal:
+    """A `Store` in one SQLite file."""
+
+    append: Callable[..., int]
+    durable: Callable[[int], Coroutine[Any, Any, None]]
+    durable_within: Callable[[int, float], Coroutine[Any, Any, None]]
+
+    def __init__(self, url: str | Path, *, version: str, stamp: Callable[[], str], commit_delay: float = 0.0) -> None:
+        """Open a journal as its owner, or make it.
+
+        Args:
+            url: a path, or `sqlite:///PATH`.
+            version: Playbill's version, for the records.
+            stamp: gives the present instant, as `at` holds it.
+            commit_delay: seconds to wait for further records before each commit.
+
+        Raises:
+            JournalOwnedError: another engine owns it.
+            JournalDamagedError: the file is no journal, or is damaged.
+            JournalVersionError: a newer Playbill wrote it.
+            JournalError: it cannot be made or opened, or is read-only.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise JournalError(f"SQLite {sqlite3.sqlite_version} is too old: Playbill needs 3.37 or newer")
+        # By whatever link it is named, a file has one lock.
+        self.path = Path(os.path.realpath(journal_path(url)))
+        self._ownership = Ownership(self.path)
+        self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        try:
+            self._open(version, stamp, commit_delay)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise _named(self.path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, version: str, stamp: Callable[[], str], commit_delay: float) -> None:
+        _make_file(self.path)
+        if not os.access(self.path, os.W_OK):
+            raise JournalError(f"{self.path} is read-only; make it writable, or read it with `playbill list`")
+        tree = _look(self.path)
+        connection = self._connection = connect(self.path, read_only=False)
+        # A reader that opens or closes just now holds locks for a moment.
+        connection.execute("PRAGMA busy_timeout = 5000")
+        check_schema(connection, str(self.path))
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise JournalError(f"{self.path} stands on a disk where SQLite can keep no WAL; put it on a local one")
+        connection.execute("PRAGMA synchronous = FULL")
+        # What an erasure removes must be gone from the file's free pages too.
+        connection.execute("PRAGMA secure_delete = FAST")
+        migrate(connection, str(self.path))
+        connection.execute("PRAGMA busy_timeout = 0")
+        self._reader = connect(self.path, read_only=True)
+        tree = tree or _restore_tree(connection)
+        writer = Writer(connection, tree=tree, stamp=stamp, commit_delay=commit_delay)
+        self._writer = writer
+        # The hot path calls the writer's own methods, not a wrapper for each.
+        self.append, self.durable, self.durable_within = writer.append, writer.durable, writer.durable_within
+        self._describe(version)
+
+    def _describe(self, version: str) -> None:
+        """Record that the journal was made or migrated, and who opens it."""
+        if not self.durable_seq:
+            self.id = str(uuid.uuid4())
+            facts: dict[str, Any] = {"id": self.id, "version": version, "schema": SCHEMA}
+            self.append(ENGINE_STREAM, "journal.created", facts=facts, begins="engine")
+            self.clean = True
+        else:
+            self.id, migrated = self._read_first()
+            self.clean = self._last_kind(ENGINE_STREAM, ("engine.opened", "engine.closed")) != "engine.opened"
+            if migrated:
+                self.append(ENGINE_STREAM, "journal.migrated", facts={"version": version, "schema": migrated})
+        facts = {
+            "version": version,
+            "python": platform.python_version(),
+            "user": system_user(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "clean": self.clean,
+        }
+        self.append(ENGINE_STREAM, "engine.opened", facts=facts)
+
+    def _read_first(self) -> tuple[str, list[str]]:
+        """The journal's id, and the migrations of which no record tells yet: a process may have been killed between a
+        migration and its record."""
+        try:
+            first = self.record(1)
+            if first is None or first.kind != "journal.created":
+                raise ValueError("record 1 is no `journal.created`")
+            id, recorded = str(first.facts["id"]), set(first.facts["schema"])
+            if not recorded.issuperset(SCHEMA):
+                for (facts,) in self._read(
+                    "SELECT facts FROM records WHERE stream = ? AND kind = 'journal.migrated'", ENGINE_STREAM
+                ):
+                    recorded.update(orjson.loads(facts)["schema"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise sqlite3.DatabaseError(f"its beginning does not say what journal it is: {error}") from error
+        return id, [name for name in SCHEMA if name not in recorded]
+
+    def close(self) -> None:
+        for connection in (self._reader, self._connection):
+            if connection is not None:
+                connection.close()
+        self._reader = self._connection = None
+        self._ownership.release()
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    @property
+    def durable_seq(self) -> int:
+        return self._writer.durable_seq
+
+    @property
+    def last_seq(self) -> int:
+        return self._writer.last_seq
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self._writer.run(task_status=task_status)
+
+    def close_soon(self, within: float = math.inf) -> None:
+        self._writer.close(within)
+
+    def watch(self, durable: Callable[[int], None]) -> None:
+        self._writer.on_durable = durable
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def _read(self, statement: str, *parameters: object) -> sqlite3.Cursor:
+        if self._reader is None:
+            raise JournalError("the engine has closed the journal; open it again")
+        return self._reader.execute(statement, parameters)
+
+    def _last_kind(self, stream: str, kinds: tuple[str, ...]) -> str | None:
+        marks = ", ".join("?" for _ in kinds)
+        row = self._read(
+            f"SELECT kind FROM records WHERE stream = ? AND kind IN ({marks}) ORDER BY seq DESC LIMIT 1", stream, *kinds
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def activity(self, id: str) -> ActivityState | None:
+        row = self._read("SELECT id, name, status, accepted, ended FROM activities WHERE id = ?", id).fetchone()
+        return None if row is None else ActivityState(row[0], row[1], ActivityStatus(row[2]), row[3], row[4])
+
+    def unfinished(self) -> Iterable[ActivityState]:
+        rows = self._read(
+            f"SELECT id, name, status, accepted, ended FROM activities WHERE status NOT IN ({_ENDED}) ORDER BY accepted"
+        )
+        return [ActivityState(row[0], row[1], ActivityStatus(row[2]), row[3], row[4]) for row in rows]
+
+    def count_unfinished(self) -> int:
+        (count,) = self._read(f"SELECT count(*) FROM activities WHERE status NOT IN ({_ENDED})").fetchone()
+        return int(count)
+
+    def histories(self, ids: Sequence[str]) -> Mapping[str, list[StoredRecord]]:
+        found: dict[str, list[StoredRecord]] = {id: [] for id in ids}
+        marks = ", ".join("?" for _ in ids)
+        for row in self._read(f"SELECT {COLUMNS} FROM records WHERE stream IN ({marks}) ORDER BY stream, seq", *ids):
+            found[row[1]].append(StoredRecord.of(row))
+        return found
+
+    def record(self, seq: int) -> StoredRecord | None:
+        row = self._read(f"SELECT {COLUMNS} FROM records WHERE seq = ?", seq).fetchone()
+        return None if row is None else StoredRecord.of(row)
+
+    def events(self, after: int, limit: int) -> tuple[list[StoredRecord], int]:
+        size = self.durable_seq
+        rows = self._read(
+            f"SELECT {COLUMNS} FROM records WHERE seq > ? AND seq <= ? "
+            "AND kind IN ('event.emitted', 'event.published') ORDER BY seq LIMIT ?",
+            after,
+            size,
+            limit,
+        ).fetchall()
+        events = [StoredRecord.of(row) for row in rows]
+        return events, (events[-1].seq if len(events) == limit else size)
+
+    def publication(self, id: str) -> StoredRecord | None:
+        row = self._read("SELECT record FROM publications WHERE id = ?", id).fetchone()
+        return None if row is None else self.record(row[0])
+
+    def subscription(self, name: str) -> SubscriptionState | None:
+        row = self._read("SELECT name, patterns, cursor, beyond FROM subscriptions WHERE name = ?", name).fetchone()
+        if row is None:
+            return None
+        beyond = [(low, high) for low, high in orjson.loads(row[3])]
+        return SubscriptionState(row[0], orjson.loads(row[1]), row[2], beyond)
+
+    def stream_after(self, stream: str, after: int) -> list[StoredRecord]:
+        rows = self._read(f"SELECT {COLUMNS} FROM records WHERE stream = ? AND seq > ? ORDER BY seq", stream, after)
+        return [StoredRecord.of(row) for row in rows]
+
+    def registered(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+        rows = self._read(
+            "SELECT name, facts FROM records WHERE stream = ? AND kind = 'definition.registered' ORDER BY seq",
+            ENGINE_STREAM,
+        )
+        found = {}
+        for name, text in rows:
+            facts = orjson.loads(text)
+            found[facts["type"], name] = facts
+        return found
+
+
+def _make_file(path: Path) -> None:
+    """Make the file before SQLite does, since SQLite would make it readable for others."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise JournalError(
+            f"cannot make {path} ({error.strerror}); the journal's folder must exist and be writable"
+        ) from error
+    if not regular:
+        raise JournalDamagedError(f"{path} is no regular file; name a file for the journal")
+
+
+_MAGIC = b"SQLite format 3\x00"
+"""What each SQLite file begins with."""
+
+
+def _look(path: Path) -> Tree | None:
+    """Refuse a file that is no journal, or is damaged, before anything is written to it.
+
+    A connection that may write puts into the file, at its end, what a crash has left in a WAL. One that may not leaves
+    files of its own beside it, unless it is told that the file is `immutable`: then it sees the file alone.
+
+    Returns:
+        The log's tree; `None` where there is none yet.
+    """
+    if not path.stat().st_size:
+        return None
+    wal, rollback = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
+    connection = connect(path, read_only=True, options="" if wal.exists() else "&immutable=1")
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                # SQLite itself would take a file of less than a page for an empty database, and write over it.
+                raise sqlite3.DatabaseError("file is not a database")
+        check_schema(connection, str(path))
+        made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone()
+        return None if made is None else _restore_tree(connection)
+    except sqlite3.DatabaseError:
+        # The process that made the file was killed before it had its first page: SQLite mends that when it may write.
+        if not rollback.exists():
+            raise
+        return None
+    finally:
+        connection.close()
+
+
+def _restore_tree(connection: sqlite3.Connection) -> Tree:
+    (size,) = connection.execute("SELECT coalesce(max(seq), 0) FROM records").fetchone()
+    tiles = [row[0] for row in connection.execute("SELECT hashes FROM tiles WHERE level = 1 ORDER BY n")]
+    covered = covered_by_tiles(size)
+    leaves = [row[0] for row in connection.execute("SELECT leaf FROM records WHERE seq > ? ORDER BY seq", (covered,))]
+    tree = Tree.restore(tiles, leaves)
+    (root,) = connection.execute("SELECT root FROM records WHERE seq = ?", (size,)).fetchone() or (tree.root(),)
+    if tree.size != size or tree.root() != root:
+        raise sqlite3.DatabaseError("the log's tree does not fit the records")
+    return tree
+
+
+_NOT_DAMAGE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _named(path: Path, error: sqlite3.DatabaseError) -> JournalError:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return JournalError(f"cannot open {path}, since another program writes to the file; end it first")
+    if code & 0xFF in _NOT_DAMAGE and code != sqlite3.SQLITE_IOERR_SHORT_READ:
+        return JournalError(f"cannot open {path}: {error}; see that its disk has room, and that its folder is writable")
+    return JournalDamagedError(
+        f"{path} cannot be read as a journal: {error}; restore a copy, or see what `playbill verify` says of it"
+    )

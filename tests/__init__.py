@@ -1,0 +1,1 @@
+"""The tests, by the rooms of `engine`; `benchmarks` holds measurements, which are no tests."""
