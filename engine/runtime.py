@@ -43,7 +43,7 @@ from engine.actors import Intensity, SupervisionEvent, SupervisorRef, Supervisor
 from engine.alone import alone
 from engine.clock import Clock, SystemClock, stamp
 from engine.codec import ValueCodec, canonical, codec_for, encode_error
-from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, PayloadError
+from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, JournalError, PayloadError
 from engine.journal import ENGINE_STREAM, SQLiteJournal, StoredRecord
 from engine.journal.events import event_of
 from engine.journal.origin import user_at_host
@@ -193,7 +193,9 @@ class Engine:
                     finally:
                         try:
                             running = journal.count_unfinished()
-                            journal.append(ENGINE_STREAM, "engine.closed", facts={"running": running})
+                            # A writer that broke down says so itself, and must not hide how the block ended.
+                            with contextlib.suppress(JournalError):
+                                journal.append(ENGINE_STREAM, "engine.closed", facts={"running": running})
                         finally:
                             journal.close_soon(settings.commit_within)
         finally:

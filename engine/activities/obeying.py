@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -21,7 +22,14 @@ from engine.activities.history import History
 from engine.activities.run import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
-from engine.errors import ActivityEndedError, ActivityNotFoundError, CommandDeniedError, DefinitionError, NoEngineError
+from engine.errors import (
+    ActivityEndedError,
+    ActivityNotFoundError,
+    ActorStoppedError,
+    CommandDeniedError,
+    DefinitionError,
+    NoEngineError,
+)
 from engine.journal import ENDED, ENGINE_STREAM, ActivityState, StoredRecord
 from engine.messages import ActivityStatus
 
@@ -167,7 +175,9 @@ class Activities:
             spec: ChildSpec[Any] = ChildSpec(
                 execution.id, execution.act, restart=RestartType.TRANSIENT, shutdown=self._drain_within
             )
-            self._spawn(spec)
+            # The tree is coming down, perhaps by a Ctrl-C in one of its tasks: the next engine resumes the activity.
+            with suppress(ActorStoppedError):
+                self._spawn(spec)
 
     def _changed(self, execution: Execution) -> None:
         """A status of an activity is durable: wake whoever waits for one."""

@@ -73,6 +73,7 @@ class Replay:
         self.scheduled: set[trio.lowlevel.Task] = set()
         self.tasks: set[trio.lowlevel.Task] = set()
 
+    @trio.lowlevel.enable_ki_protection
     async def turn(self, record: StoredRecord) -> None:
         """Wait until it is this outcome's turn. A cancellation does not end the wait: what is recorded is given.
 
@@ -89,6 +90,7 @@ class Replay:
         self._waiting[record.path] = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
+    @trio.lowlevel.enable_ki_protection
     async def frontier(self) -> None:
         """Wait until everything that is recorded has been handed out."""
         if not self._outcomes and not self.scheduled and not self.awaited:
@@ -103,6 +105,7 @@ class Replay:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
+    @trio.lowlevel.enable_ki_protection
     async def leave(self, is_cancelled: Callable[[], bool]) -> None:
         """At a call that a cancel scope of the user's own ends, which is not recorded yet: wait until everything
         that is recorded has been handed out, or until the engine cancels the branch too. Not to be cancelled."""
@@ -112,6 +115,7 @@ class Replay:
         self._leaving[trio.lowlevel.current_task()] = is_cancelled
         await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
+    @trio.lowlevel.enable_ki_protection
     def release(self) -> None:
         """Let those leave that the engine has cancelled."""
         for task in [task for task, is_cancelled in self._leaving.items() if is_cancelled()]:
@@ -161,12 +165,14 @@ class Replay:
         self._finished()
         self._wake_all()
 
+    @trio.lowlevel.enable_ki_protection
     def _wake_all(self) -> None:
         waiting = [*self._frontier, *self._leaving]
         self._frontier, self._leaving = {}, {}
         for task in waiting:
             trio.lowlevel.reschedule(task)
 
+    @trio.lowlevel.enable_ki_protection
     def give_up(self) -> None:
         """Wake whoever waits for a turn: the run is fenced."""
         self.over = True

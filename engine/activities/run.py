@@ -264,6 +264,7 @@ class Run:
         self.fence()
         raise error
 
+    @trio.lowlevel.enable_ki_protection
     def fence(self) -> None:
         """Give the run up: from here on nothing that it does through a context has an effect."""
         if self.fenced:
@@ -310,6 +311,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ in order
 
+    @trio.lowlevel.enable_ki_protection
     async def settle(self, seq: int, context: Context) -> None:
         """Wait until an outcome is durable, and its turn among this run's outcomes has come. Not to be cancelled.
 
@@ -342,12 +344,14 @@ class Run:
             if task is not None:
                 trio.lowlevel.reschedule(task)
 
+    @trio.lowlevel.enable_ki_protection
     def enter(self) -> Entry:
         """A branch is about to begin: no outcome is given before it has come to its first call."""
         entry = Entry()
         self._entries.append(entry)
         return entry
 
+    @trio.lowlevel.enable_ki_protection
     async def come_in(self, entry: Entry) -> None:
         """Wait until the branches that were to begin before this one have come to their first calls; its own code up to
         its first call follows at once. Not to be cancelled."""
@@ -360,6 +364,7 @@ class Run:
         elif self._entries[0].task is not None:
             trio.lowlevel.reschedule(self._entries[0].task)
 
+    @trio.lowlevel.enable_ki_protection
     async def land(self, losers: Iterable[Branch]) -> None:
         """Cancel branches one after another, and give each time to come to its end before any outcome is given: what
         their code does on the way stands between the same two outcomes live and at replay.
@@ -400,6 +405,7 @@ class Run:
         for task in stewards:
             trio.lowlevel.reschedule(task)
 
+    @trio.lowlevel.enable_ki_protection
     def left(self) -> None:
         """The function of a branch was left."""
         if self._stewards:

@@ -15,7 +15,7 @@ refs and inboxes stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -63,6 +63,16 @@ class Readiness:
         self._family.is_ready(self._child)
 
 
+@trio.lowlevel.disable_ki_protection  # what is around it is the supervisor's; the actor's own code ends at a Ctrl-C
+async def _perform(
+    actor: Callable[..., Awaitable[object]],
+    mailbox: Mailbox[Any] | None,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> None:
+    await actor(mailbox, *args, **keywords)
+
+
 class Family:
     """The children of one supervisor. The rules stand in the module's docstring."""
 
@@ -98,6 +108,7 @@ class Family:
         self._closing = trio.Event()
         self._final = False
 
+    @trio.lowlevel.enable_ki_protection  # half a bookkeeping leaves somebody waiting for a child that is gone
     async def live(self, ready: Callable[[], None]) -> RestartIntensityError | None:
         """One run of the supervisor.
 
@@ -118,11 +129,14 @@ class Family:
                     self._gather()
                     self._serving = not closing.is_set()
                     self._change()
-                    failed = await self._start_list(closing)
-                    if failed is None and not closing.is_set():
-                        ready()
-                        await closing.wait()
-                    self.close(final=self.itself is None)
+                    try:
+                        failed = await self._start_list(closing)
+                        if failed is None and not closing.is_set():
+                            ready()
+                            await closing.wait()
+                    finally:
+                        # A Ctrl-C in the task of a child cancels the nursery too; it takes nobody in from here on.
+                        self.close(final=self.itself is None)
                     await self._stop_children()
             if failed is not None:
                 raise failed
@@ -285,6 +299,7 @@ class Family:
         spawn: Callable[..., None] = self._nursery.start_soon  # mypy cannot see through two variadic calls
         self._tree.context.run(spawn, self._run, child, delay, name=child.path)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, child: Child, delay: float) -> None:
         error: Exception | None = None
         failure: RestartIntensityError | None = None
@@ -297,10 +312,8 @@ class Family:
                 if child.family is not None:
                     failure = await child.family.live(Readiness(self, child).started)
                 elif isinstance(spec, ChildSpec):
-                    if spec.announces:
-                        await spec.actor(child.mailbox, *spec.args, task_status=Readiness(self, child))
-                    else:
-                        await spec.actor(child.mailbox, *spec.args)
+                    announcing = {"task_status": Readiness(self, child)} if spec.announces else {}
+                    await _perform(spec.actor, child.mailbox, spec.args, announcing)
         except Exception as raised:  # the user's code ran in there: whatever leaves it is a crash
             error = raised
         except BaseException:  # the whole supervisor is being cancelled, or the process interrupted

@@ -46,6 +46,7 @@ class Ask:
         self._value: object = None
         self._error: Exception | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def answered(self) -> Any:
         """Puts the message in, or in line, and waits for the answer. Cancelling takes it out of the line."""
         self._inbox.offer_ask(self)
@@ -66,6 +67,7 @@ class Ask:
         self._inbox.forget(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
+    @trio.lowlevel.enable_ki_protection
     def settle(self, value: object, error: Exception | None = None) -> None:
         """Gives an answer or an error to whoever waits; too late, it is dropped."""
         if self._settled:
@@ -110,6 +112,7 @@ class Inbox:
 
     # -------------------------------------------------------------------------------------------- coming in
 
+    @trio.lowlevel.enable_ki_protection
     def offer(self, item: object) -> bool:
         """Puts a message where it belongs; False if it has to wait in line.
 
@@ -151,6 +154,7 @@ class Inbox:
             del self.asks[ask]
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_for_room(self, message: object) -> None:
         """Waits in line until the message is taken in, or buried. Cancelling takes it out of the line."""
         sender = _Sender(message, trio.lowlevel.current_task())
@@ -173,6 +177,7 @@ class Inbox:
 
     # -------------------------------------------------------------------------------------------- going out
 
+    @trio.lowlevel.enable_ki_protection
     def take(self) -> object:
         """The message that waited longest; the first in line comes in. There must be one."""
         queue = self.queue
@@ -199,6 +204,7 @@ class Inbox:
 
     # -------------------------------------------------------------------------------------------- ends
 
+    @trio.lowlevel.enable_ki_protection
     def run_ended(self, crash: Exception | None) -> None:
         """The actor's run has ended: what it took and did not answer will not be answered any more."""
         if not self.asks:
@@ -212,6 +218,7 @@ class Inbox:
                 error.__cause__ = crash
             ask.settle(None, error)
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """The actor is stopped: whatever waits becomes a dead letter, whoever waits is let go."""
         self.open = False

@@ -90,6 +90,7 @@ class Mailbox(Generic[M]):
             await self._message()
         raise trio.EndOfChannel
 
+    @trio.lowlevel.enable_ki_protection
     async def _message(self) -> None:
         inbox = self._inbox
         if inbox.reader is not None:
@@ -128,6 +129,7 @@ class Mailbox(Generic[M]):
             self._event.set()
         self._end()
 
+    @trio.lowlevel.enable_ki_protection
     def _end(self) -> None:
         """No more messages are taken by this run."""
         self._ended = True

@@ -85,6 +85,7 @@ def open_supervisor(
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def _opened(
     plan: Plan,
     on_dead_letter: Callable[[DeadLetter], None] | None,
@@ -139,6 +140,7 @@ class _Top:
         self._family = family
         self._life = life
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         try:
             with trio.CancelScope(shield=True):

@@ -213,6 +213,7 @@ class Writer:
             batch.landed.append(landed)
         return seq
 
+    @trio.lowlevel.enable_ki_protection
     async def durable(self, seq: int) -> None:
         """Wait until a record is durable. A cancellation does not end the wait: it comes at the next checkpoint, so
         that what was handed to the journal is never reported as not done.
@@ -225,6 +226,7 @@ class Writer:
             batch.waiters[trio.lowlevel.current_task()] = math.inf
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
+    @trio.lowlevel.enable_ki_protection
     async def durable_within(self, seq: int, seconds: float) -> None:
         """Wait until a record is durable, but not for ever; cancelling ends the wait and leaves the record.
 
@@ -303,6 +305,7 @@ class Writer:
             self._break_down(error)
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def _write_all(self, thread: CommitThread) -> None:
         while True:
             if self._open is None:
@@ -496,6 +499,7 @@ class CommitThread:
             self._requests.put(None)
             self._thread.join()
 
+    @trio.lowlevel.enable_ki_protection
     async def commit(self, connection: sqlite3.Connection) -> Exception | None:
         """COMMIT on the connection; returns why it failed, if it did. Cannot be cancelled."""
         if self._thread is None:

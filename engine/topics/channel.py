@@ -254,6 +254,7 @@ class Channel(Generic[E]):
             self._looked_at = 0
             await trio.lowlevel.checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self) -> None:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self._waiting = None
@@ -263,6 +264,7 @@ class Channel(Generic[E]):
         self._looked_at = 0
         await trio.lowlevel.wait_task_rescheduled(abort)
 
+    @trio.lowlevel.enable_ki_protection
     def _wake(self) -> None:
         if self._waiting is not None:
             trio.lowlevel.reschedule(self._waiting)
