@@ -153,7 +153,7 @@ class StepCall:
             # The thread was waited for, and is late.
             return _Failure(StepTimeoutError(self.path, self.timeout))
         except trio.Cancelled:
-            await self.context._abandoned("step", self.path, self.digest)
+            await self._abandoned()
             raise
         except Exception as error:  # the edge where user code runs: whatever it raises is recorded
             return _Failure(error)
@@ -162,7 +162,7 @@ class StepCall:
             cancelled = cancellation_in(group)
             if cancelled is None:
                 raise
-            await self.context._abandoned("step", self.path, self.digest)
+            await self._abandoned()
             raise cancelled from None
         finally:
             _CURRENT_STEP.reset(token)
@@ -246,10 +246,13 @@ class StepCall:
             with trio.move_on_after(seconds):
                 await self.run.hold()
         except trio.Cancelled:
-            await self.context._abandoned("step", self.path, self.digest)
+            await self._abandoned()
             raise
         if self.run.held:
             await self.run.hold()
+
+    async def _abandoned(self) -> None:
+        await self.context._abandoned("step", self.path, self.digest, attempt=self.attempts)
 
 
 @attrs.frozen(slots=True)

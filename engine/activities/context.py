@@ -543,18 +543,21 @@ class Context:
         assert self._parent is not None
         return self._parent._scope.facts
 
-    async def _abandoned(self, call: str, path: str, digest: str) -> None:
+    async def _abandoned(self, call: str, path: str, digest: str, *, attempt: int | None = None) -> None:
         """Record that a cancel scope of the user's own ended a call, so that a replay waits there for the same. When
         this returns, that is durable and its turn has come. What the engine itself cancels leaves no such record."""
         run = self._run
         if self._is_cancelled:
             return
+        facts = f'"digest":"{digest}","call":"{call}","nursery":{"true" if run.is_nursery_cancelled() else "false"}'
+        if attempt is not None:
+            facts += f',"attempt":{attempt}'
         if run.replay is not None:
             # What is recorded came before it.
             await run.replay.leave(lambda: self._is_cancelled)
         if run.held or self._is_cancelled:
             return
-        seq, at = self._record("call.abandoned", path, f'"digest":"{digest}","call":"{call}"')
+        seq, at = self._record("call.abandoned", path, facts)
         await run.settle(seq, self)
         run.give(self._scope, seq, at)
 

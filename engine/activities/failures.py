@@ -2,24 +2,26 @@
 
 The rules, as plain functions of the records. An exception *carries* the failures of steps that led to it. Of these the
 *open* ones are those that are not final and that nothing was done about: after them nothing was recorded in their
-branch, nor in one around it. Only open failures are tried anew; a failure that was compensated never is, since that
-would do again what was undone. Where failures are carried and none is open, a restart could only repeat them.
+branch, nor in one around it, nor by a task that a nursery of the user's own cancelled with them. Only open failures are
+tried anew; a failure that was compensated never is, since that would do again what was undone. Where failures are
+carried and none is open, a restart could only repeat them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import attrs
 
+from engine.activities.history import was_never_begun
 from engine.activities.paths import around, is_within, opener_of, scope_of
 from engine.clock import parse
 from engine.errors import ConcurrentContextError
 from engine.journal import StoredRecord
 from engine.policies import Restart, matches
 
-_NO_ACT = frozenset({"branch.ended", "scope.ended"})
+_ENDS = frozenset({"branch.ended", "scope.ended"})
 """Records of calls that do not count as something done about a failure."""
 
 
@@ -91,40 +93,78 @@ def judge(
 def is_open(path: str, records: Sequence[StoredRecord]) -> bool:
     """Whether the failure at this path is not final, and nothing was done about it."""
     failed = _failure(path, records)
-    return failed is not None and not failed.facts["final"] and not _acted_after(failed, records, _NO_ACT)
+    if failed is None or failed.facts["final"]:
+        return False
+    beside = _abandoned_beside(failed, records)
+    if _acted_after(failed, records, aside={call.seq for call in beside}):
+        return False
+    # What a task does after its nursery was cancelled undoes something, and must not be undone twice.
+    return not any(call.facts["nursery"] for call in _those_that_went_on(beside, records))
 
 
 def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:
     return next((record for record in reversed(records) if record.kind == "step.failed" and record.path == path), None)
 
 
-def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], no_act: frozenset[str]) -> bool:
-    """Whether something was recorded after a record by its branch, with the scopes that it opened, or by one around."""
+def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], *, aside: Container[int]) -> bool:
+    """Whether something was recorded after a failure by its branch, with the scopes that it opened, or by one around;
+    ends, and what is to be left aside, do not count."""
     assert last.path is not None
     branch, *outer = around(last.path)
     return any(
         record.seq > last.seq
         and record.path is not None
-        and record.kind not in no_act
+        and record.kind not in _ENDS
+        and record.seq not in aside
         and (is_within(record.path, branch) or scope_of(record.path) in outer)
         for record in records
     )
 
 
-def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list[str]:
-    """The paths whose outcomes must be forgotten, so that these failures are tried anew: their own, and the ends of the
-    branches and scopes around them, together with what was cancelled beside them on their account, by the engine or in
-    a nursery of the user's own."""
-    forgotten = set(paths)
-    failed = [record.seq for record in (_failure(path, records) for path in forgotten) if record is not None]
-    forgotten |= {
-        record.path
+def _abandoned_beside(failed: StoredRecord, records: Sequence[StoredRecord]) -> list[StoredRecord]:
+    """The calls that cancel scopes of the user's own ended after a failure, elsewhere than where it happened."""
+    assert failed.path is not None
+    return [
+        record
         for record in records
         if record.kind == "call.abandoned"
+        and record.seq > failed.seq
         and record.path is not None
-        and record.seq > min(failed, default=record.seq)
-        and not _acted_after(record, records, _NO_ACT | {"call.abandoned"})
-    }
+        and scope_of(record.path) != scope_of(failed.path)
+    ]
+
+
+def _those_that_went_on(abandoned: Sequence[StoredRecord], records: Sequence[StoredRecord]) -> list[StoredRecord]:
+    """Of these abandoned calls those whose branch, or one around it, did more after that than to ask in vain."""
+    if not abandoned:
+        return []
+    last: dict[str, int] = {}
+    last_not_abandoned: dict[str, int] = {}
+    for record in records:
+        if record.path is not None and record.kind not in _ENDS:
+            if not was_never_begun(record):
+                last[scope_of(record.path)] = record.seq
+            if record.kind != "call.abandoned":
+                last_not_abandoned[scope_of(record.path)] = record.seq
+
+    def went_on(call: StoredRecord) -> bool:
+        assert call.path is not None
+        branch, *outer = around(call.path)
+        return last.get(branch, 0) > call.seq or any(last_not_abandoned.get(scope, 0) > call.seq for scope in outer)
+
+    return [call for call in abandoned if went_on(call)]
+
+
+def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list[str]:
+    """The paths whose outcomes must be forgotten, so that these failures are tried anew: their own, and the ends of the
+    branches and scopes around them, together with what was cancelled beside them on their account, by the engine or by
+    a scope of the user's own. A task that went on after that is left as it is: it will be cancelled again."""
+    forgotten = set(paths)
+    for failed in [_failure(path, records) for path in forgotten]:
+        if failed is not None:
+            beside = _abandoned_beside(failed, records)
+            kept = {call.seq for call in _those_that_went_on(beside, records)}
+            forgotten |= {call.path for call in beside if call.path is not None and call.seq not in kept}
     for path in list(forgotten):
         for branch in around(path):
             opener = opener_of(branch)

@@ -1,7 +1,8 @@
 """An activity's records, read for a resume: what was asked in each scope, and what came of it, in journal order.
 
 A record is *live* if no later `activity.crashed` names its path as superseded; only live outcomes are handed out again.
-A superseded failure still tells how often the step was attempted.
+A superseded failure still tells how often the step was attempted. A call that was abandoned before it was begun, and
+that is superseded, is no call of this history: what was asked on a way that is not gone again binds nobody.
 """
 
 from __future__ import annotations
@@ -104,6 +105,9 @@ class History:
                     self.outcomes.append(record)
             return
         call = self._calls.get(path)
+        if call is None and not live and was_never_begun(record):
+            # The failure that led to it is tried anew, so the branch may come to another call of this path.
+            return
         if call is None:
             of = _CALL_OF.get(kind) or record.facts["call"]
             call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
@@ -125,6 +129,11 @@ def _tries_anew(crash: StoredRecord, path: str) -> bool:
         return False
     branches = [branch for branch in around(path) if branch]
     return any(name in superseded for name in (path, *branches, *(opener_of(branch) for branch in branches)))
+
+
+def was_never_begun(record: StoredRecord) -> bool:
+    """Whether a cancel that had come before ended the call: it was asked, and nothing was done."""
+    return record.kind == "call.abandoned" and "attempt" not in record.facts
 
 
 def is_outcome(record: StoredRecord) -> bool:

@@ -16,7 +16,7 @@ import trio
 
 from engine.activities.failures import carried_by
 from engine.activities.history import History, RecordedCall
-from engine.activities.replay import Replay, RestInstrument
+from engine.activities.replay import CURRENT_RUN, Replay, RestInstrument
 from engine.clock import parse
 from engine.codec import digest
 from engine.errors import ConcurrentContextError, FencedError, NonDeterminismError
@@ -417,6 +417,20 @@ class Run:
         """Note that an outcome was given: `now()` and the attempts' numbers follow from it."""
         scope.last_seq = seq
         self.at = at
+
+    def is_nursery_cancelled(self) -> bool:
+        """Whether a nursery around the running task, within the activity, was cancelled, as by a failure in it."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        below: trio.Nursery | None = None
+        while task is not None and task.context.get(CURRENT_RUN) is self:
+            for nursery in task.child_nurseries:
+                if nursery.cancel_scope.cancel_called:
+                    return True
+                if nursery is below:
+                    break
+            below = task.parent_nursery
+            task = below.parent_task if below is not None else None
+        return False
 
     def interruptions_of(self, path: str, seq: int) -> int:
         """How often a call may have been begun after a record, and left none of its own."""

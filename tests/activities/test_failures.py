@@ -43,6 +43,10 @@ def ended(path: str, outcome: str) -> Line:
     return ("branch.ended", path, {"outcome": outcome})
 
 
+def abandoned(path: str, *, nursery: bool = True, **facts: Any) -> Line:
+    return ("call.abandoned", path, {"nursery": nursery, **facts})
+
+
 def crashed(*superseded: str, **facts: Any) -> Line:
     return ("activity.crashed", None, {"superseded": list(superseded), **facts})
 
@@ -66,7 +70,17 @@ def crashed(*superseded: str, **facts: Any) -> Line:
         # The ends of branches and scopes are nothing that was done about it.
         ([failed("map[0]/card"), ended("map[0]", "error"), ("scope.ended", "map")], True),
         ([failed("map[0]/card"), ended("map[0]", "error"), ("scope.ended", "map"), ("scope.opened", "map#2")], False),
-        ([failed("card"), ("call.abandoned", "cash")], False),
+        ([failed("card"), abandoned("cash")], False),
+        # A nursery that gives up other tasks does nothing about it, nor does a task that asks in vain; one that goes on
+        # undoes something. After a cancel of the task's own it goes on as it would have.
+        ([failed("left/card"), abandoned("right/pack", attempt=1)], True),
+        ([failed("left/card"), abandoned("pack", attempt=1), abandoned("right/pack", attempt=1)], True),
+        ([failed("card"), abandoned("right/pack", attempt=1)], True),
+        ([failed("left/card"), abandoned("right/pack", attempt=1), abandoned("right/label")], True),
+        ([failed("left/card"), abandoned("right/pack", attempt=1), abandoned("right/unpack", attempt=1)], False),
+        ([failed("left/card"), abandoned("right/pack", attempt=1), done("right/unpack")], False),
+        ([failed("left/card"), abandoned("right/in/pack", attempt=1), done("right/unpack")], False),
+        ([failed("left/card"), abandoned("right/pack", attempt=1, nursery=False), done("right/label")], True),
         # Tried anew: the last failure counts.
         ([failed("card"), crashed("card"), failed("card")], True),
         ([failed("card"), done("refund"), crashed(), failed("card")], True),
@@ -142,9 +156,14 @@ def test_a_failure_is_open_when_nothing_was_done_about_it(lines: list[Line], ope
             ["map", "map[0]", "map[0]/map[1]", "map[1]", "map[1]/card"],
         ),
         # A nursery of the user's own cancelled the other task, which did nothing further.
-        ([failed("left/card"), ("call.abandoned", "right/pack")], ["left/card"], ["left/card", "right/pack"]),
-        ([("call.abandoned", "right/pack"), failed("left/card")], ["left/card"], ["left/card"]),
-        ([failed("left/card"), ("call.abandoned", "right/pack"), done("right/x")], ["left/card"], ["left/card"]),
+        ([failed("left/card"), abandoned("right/pack")], ["left/card"], ["left/card", "right/pack"]),
+        ([abandoned("right/pack"), failed("left/card")], ["left/card"], ["left/card"]),
+        # It had come to something else, which was given up in its turn.
+        (
+            [failed("left/card"), abandoned("right/a", attempt=1, nursery=False), abandoned("right/b", attempt=1)],
+            ["left/card"],
+            ["left/card", "right/b"],
+        ),
     ],
 )
 def test_what_the_next_run_forgets(lines: list[Line], paths: list[str], superseded: list[str]) -> None:

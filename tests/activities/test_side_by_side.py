@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -34,6 +34,13 @@ async def work(seconds: float, what: str = "") -> str:
     if what.startswith("fail"):
         raise BoomError(what)
     return what
+
+
+@step(name="at-second")
+async def at_second() -> str:
+    if current_step().attempt == 1:
+        raise BoomError
+    return "second time"
 
 
 async def everywhere(
@@ -559,12 +566,6 @@ async def test_a_nursery_with_two_failing_branches_is_never_blocked(
 async def test_what_a_nursery_cancelled_is_tried_anew_with_the_failure(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
-    @step(name="second")
-    async def second() -> str:
-        if current_step().attempt == 1:
-            raise BoomError
-        return "second time"
-
     @activity(name="a")
     async def a(ctx: Context) -> list[str]:
         found: list[str] = []
@@ -573,7 +574,7 @@ async def test_what_a_nursery_cancelled_is_tried_anew_with_the_failure(
             found.append(await ctx.step(work, 5, "good"))
 
         async def bad(ctx: Context) -> None:
-            found.append(await ctx.step(second))
+            found.append(await ctx.step(at_second))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(good, ctx.branch("good"))
@@ -582,7 +583,125 @@ async def test_what_a_nursery_cancelled_is_tried_anew_with_the_failure(
 
     assert await stage.played(a) == ["second time", "good"]
     (crashed,) = stage.records("activity.crashed")
-    assert crashed["facts"]["superseded"] == ["bad/second", "good/work"]
+    assert crashed["facts"]["superseded"] == ["bad/at-second", "good/work"]
+
+
+async def beside_a_failure(ctx: Context, other: Callable[[Context], Awaitable[None]]) -> None:
+    """A task beside one that fails once: the nursery cancels it."""
+
+    async def failing(ctx: Context) -> None:
+        try:
+            await ctx.step(at_second)
+        finally:
+            await trio.sleep(2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other, ctx.branch("other"))
+        nursery.start_soon(failing, ctx.branch("failing"))
+
+
+async def test_what_a_cancelled_task_asked_in_vain_does_not_bind_the_next_run(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The failure that led to it is tried anew, so the task is not cancelled, and goes another way."""
+
+    @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
+    async def a(ctx: Context) -> None:
+        async def other(ctx: Context) -> None:
+            found = "nothing"
+            try:
+                found = await ctx.step(work, 5, "something")
+            finally:
+                stage.done.append(await ctx.step(work, 0, found))
+
+        await beside_a_failure(ctx, other)
+
+    await everywhere(stage, a)
+    assert set(stage.done) == {"something"}
+    assert stage.story()[:4] == [
+        "step.failed failing/at-second",
+        "call.abandoned other/work",
+        "call.abandoned other/work#2",
+        "activity.crashed",
+    ]
+
+
+async def test_a_failure_after_which_a_cancelled_task_undid_its_work_is_not_tried_anew(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
+    async def a(ctx: Context) -> None:
+        async def other(ctx: Context) -> None:
+            try:
+                await ctx.step(work, 5, "do")
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await ctx.step(work, 0, "undo")
+                raise
+
+        await beside_a_failure(ctx, other)
+
+    assert await stage.status(a) is ActivityStatus.FAILED
+    (failed,) = stage.records("activity.failed")
+    assert failed["facts"]["why"] == "acted_upon"
+
+
+async def test_a_task_that_its_own_scope_cancelled_beside_a_failure_goes_on_from_there(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
+    async def a(ctx: Context) -> None:
+        async def other(ctx: Context) -> None:
+            with trio.move_on_after(1):
+                await ctx.step(work, 5)
+            await ctx.step(work, 0, "after")
+
+        await beside_a_failure(ctx, other)
+
+    await everywhere(stage, a)
+    (crashed,) = stage.records("activity.crashed")
+    assert crashed["facts"]["superseded"] == ["failing/at-second"]
+
+
+async def test_a_call_is_given_up_with_the_nurseries_around_it_and_no_others(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        async def late(ctx: Context) -> None:
+            with trio.move_on_after(1):
+                await ctx.sleep(60)
+
+        async def cancelled(ctx: Context) -> None:
+            await ctx.sleep(60)
+
+        async with trio.open_nursery() as outer:
+            outer.start_soon(late, ctx.branch("outer"))
+            async with trio.open_nursery() as inner:
+                inner.start_soon(cancelled, ctx.branch("inner"))
+                inner.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(2)
+
+    await stage.played(a)
+    given_up = {record["path"]: record["facts"]["nursery"] for record in stage.records("call.abandoned")}
+    assert given_up == {"inner/sleep": True, "outer/sleep": False}
+
+
+@pytest.mark.parametrize("fails", ["the block", "a task"])
+async def test_a_block_and_the_tasks_of_its_nursery_are_tried_anew_together(
+    stage: Stage, autojump_clock: trio.testing.MockClock, fails: str
+) -> None:
+    @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
+    async def a(ctx: Context) -> None:
+        async def task(ctx: Context) -> None:
+            await (ctx.step(at_second) if fails == "a task" else ctx.step(work, 5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task, ctx.branch("task"))
+            await (ctx.step(at_second) if fails == "the block" else ctx.step(work, 5))
+
+    await everywhere(stage, a)
 
 
 # ---------------------------------------------------------------------------------------------------- own cancel scopes

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from engine import (
     ActivityFailedError,
@@ -373,25 +374,37 @@ async def test_a_timeout_is_given_to_the_activity_as_what_it_is(
     assert await stage.played(a) == ["slow", 2, True]
 
 
-async def test_a_thread_that_is_late_is_waited_for_before_it_is_tried_again(stage: Stage) -> None:
+async def test_a_thread_that_is_late_is_waited_for_before_it_is_tried_again(
+    stage: Stage, mock_clock: trio.testing.MockClock
+) -> None:
     running: list[int] = []
+    began = trio.Event()
     released = threading.Event()
 
     def slow() -> int:
         running.append(1)
         most.append(len(running))
         if len(most) == 1:
-            released.wait(0.2)
+            trio.from_thread.run_sync(began.set)
+            released.wait()
         running.pop()
         return len(most)
+
+    async def be_late() -> None:
+        await began.wait()
+        mock_clock.jump(10)
+        await trio.testing.wait_all_tasks_blocked()
+        released.set()
 
     most: list[int] = []
 
     @activity(name="a")
     async def a(ctx: Context) -> int:
-        return await ctx.step(slow, timeout=0.05, retry=Retry(2, 0, jitter=0))
+        return await ctx.step(slow, timeout=5, retry=Retry(2, 0, jitter=0))
 
-    assert await stage.played(a) == 2
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_late)
+        assert await stage.played(a) == 2
     assert most == [1, 1]
     assert [record["facts"]["error"] for record in stage.records("step.failed")] == ["engine.errors.StepTimeoutError"]
 
