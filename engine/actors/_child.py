@@ -3,16 +3,18 @@
 | phase | what is there | what follows |
 |---|---|---|
 | `STARTING` | a run that is not ready, and somebody who waits for that | `RUNNING`; `STOPPING`; `STOPPED` |
-| `RUNNING` | a run that is ready | `RESTARTING` or `RUNNING` (restarted); `STOPPING`; `STOPPED` |
+| `RUNNING` | a run that is ready | `RESTARTING` or `RUNNING` (restarted); `DUE`; `STOPPING`; `STOPPED` |
 | `RESTARTING` | a run that waits for its backoff, or is not ready | as for `RUNNING` |
-| `STOPPING` | a run that was asked to end | `STOPPED` |
-| `STOPPED` | no run | `STARTING` or `RUNNING`, by `restart_child` or a restart of the supervisor |
+| `STOPPING` | a run that was asked to end | `STOPPED`; `DUE`, if it was asked for a sibling's restart |
+| `DUE` | no run, but its turn comes in a restart of several | `STARTING`, `RESTARTING`, `RUNNING`; `STOPPED` |
+| `STOPPED` | no run | `STARTING` or `RUNNING`, by a call or its supervisor's restart; `DUE`, by a sibling's |
 
 Each run is a task of its own; the next one begins when it has ended.
 """
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -23,8 +25,7 @@ from ._tree import Tree
 from .children import ChildInfo, ChildKind, ChildState
 from .mailbox import Mailbox
 from .ref import Ref
-from .specification import AnySpec, ChildSpec
-from .supervisor_ref import SupervisorRef
+from .specification import AnySpec, ChildSpec, RestartType
 from .watching import Life
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Phase(Enum):
     RUNNING = "running"
     RESTARTING = "restarting"
     STOPPING = "stopping"
+    DUE = "due"
     STOPPED = "stopped"
 
 
@@ -46,6 +48,7 @@ STATES = {
     Phase.RUNNING: ChildState.RUNNING,
     Phase.RESTARTING: ChildState.RESTARTING,
     Phase.STOPPING: ChildState.RUNNING,
+    Phase.DUE: ChildState.RESTARTING,
     Phase.STOPPED: ChildState.STOPPED,
 }
 
@@ -71,9 +74,11 @@ class Child(Life):
     __slots__ = (
         "announces",
         "attempts",
+        "due",
         "family",
         "final",
         "gone",
+        "grouped",
         "inbox",
         "keep",
         "mailbox",
@@ -84,6 +89,7 @@ class Child(Life):
         "since",
         "spec",
         "start",
+        "turn",
         "waiting",
     )
 
@@ -104,9 +110,7 @@ class Child(Life):
             self.ref = Ref(self.inbox, self)
             self.announces = spec.announces
         else:
-            assert family is not None
-            self.inbox = None
-            self.ref = SupervisorRef(family, self)
+            self.inbox = None  # and its ref is made with its family
             self.announces = True
         self.phase = Phase.STOPPED
         self.restarts = 0
@@ -119,18 +123,39 @@ class Child(Life):
         self.start: Start | None = None
         self.gone: trio.Event | None = None
         """Set when its run has ended, for those who wait for that."""
+        self.turn: trio.Event | None = None
+        """Set when its run is ready or has ended, for the supervisor that starts the next one then."""
         self.waiting = False
         """The run waits for its backoff, and has not begun."""
+        self.grouped = False
+        """Its run is to end for a sibling's restart; then its turn to be started comes, unless it is temporary."""
+        self.due = -math.inf
+        """Until when it waits for its turn at least: the end of its backoff."""
         self.final = False
         """It is being stopped for good: what waits in its inbox is given up."""
         self.since = 0.0
         """When its run was ready; kept only for its backoff."""
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether its turn comes when its run has ended for a sibling's restart."""
+        return self.grouped and not self.final and self.spec.restart is not RestartType.TEMPORARY
 
     async def ended(self) -> None:
         """Waits until its run has ended."""
         if self.gone is None:
             self.gone = trio.Event()
         await self.gone.wait()
+
+    def await_turn(self, due: float) -> None:
+        """It has no run, and is started when its turn comes; its messages wait, as in any restart."""
+        self.phase = Phase.DUE
+        self.stopped = self.final = False
+        if self.start is None:  # else it was never ready, and it is its start that goes on
+            self.restarts += 1
+        self.due = due
+        if self.inbox is not None:
+            self.inbox.open = True
 
     def retire(self) -> None:
         """It is not to come back by itself: its messages, and those of all below it, are given up."""

@@ -25,7 +25,7 @@ class ChildState(StrEnum):
     RUNNING = "running"
     """It runs; or it is being started, or stopped."""
     RESTARTING = "restarting"
-    """It ended, and waits for its restart, or is being restarted and not ready yet."""
+    """It ended, by itself or for a sibling's restart, and waits to be started again, or is not ready yet."""
     STOPPED = "stopped"
     """Only its specification is there."""
 

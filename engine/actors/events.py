@@ -11,8 +11,9 @@ import attrs
 class SupervisionEvent:
     """A child crashed, was restarted, or made its supervisor give up.
 
-    For one crash they come in the order `crashed`, then `restarted` or `escalated`. What an actor raises while it is
-    being stopped is no crash.
+    For one crash they come in the order `crashed`, then `restarted` or `escalated`; where others are restarted with it,
+    each has its `restarted`, in the order in which they are started. What an actor raises while it is being stopped is
+    no crash.
     """
 
     what: Literal["crashed", "restarted", "escalated"]

@@ -10,7 +10,6 @@ Pairs that are refused:
 | `significant=True` with `restart=PERMANENT` | a permanent child is always restarted: its end never stands |
 | `significant=True` under a supervisor whose `auto_shutdown` is `NEVER` | its end would mean nothing |
 | two children of one id in one list | the second could not be told from the first |
-| a strategy other than `ONE_FOR_ONE`, an `auto_shutdown` other than `NEVER` | not in this version |
 """
 
 from __future__ import annotations
@@ -35,12 +34,17 @@ Ts = TypeVarTuple("Ts")
 
 
 class Strategy(StrEnum):
-    """Which children are restarted when one of them fails."""
+    """Which children are restarted when one of them is to be.
+
+    The others are stopped in reverse, each gone before the next is asked; then all are started again in order, each
+    ready before the next, those that had been stopped before too. Temporary ones are stopped, and not started again.
+    All of that is one restart.
+    """
 
     ONE_FOR_ONE = "one_for_one"
     """That one."""
     REST_FOR_ONE = "rest_for_one"
-    """That one and those started after it."""
+    """That one and those after it, in the order of `which_children`."""
     ONE_FOR_ALL = "one_for_all"
     """All of them."""
 
@@ -57,11 +61,18 @@ class RestartType(StrEnum):
 
 
 class AutoShutdown(StrEnum):
-    """Whether the end of significant children ends their supervisor."""
+    """Whether the end of significant children ends their supervisor.
+
+    What counts is an end by itself that is not followed by a restart: of a transient child that returned, of a
+    temporary one that returned or crashed. Being stopped, by `terminate_child` or for a sibling, does not count.
+    """
 
     NEVER = "never"
+    """It does not, and no child may be significant."""
     ANY_SIGNIFICANT = "any_significant"
+    """The first such end does."""
     ALL_SIGNIFICANT = "all_significant"
+    """The one after which no significant child is left does."""
 
 
 class Overflow(StrEnum):
@@ -218,7 +229,8 @@ class ChildSpec(Generic[M]):
         significant: whether its end can end its supervisor; see `AutoShutdown`.
         capacity: how many messages its mailbox holds; at least 1.
         overflow: what becomes of the message that finds it full.
-        backoff: how long it waits before a restart; None restarts it at once.
+        backoff: how long it waits before a restart; None restarts it at once. Those that are restarted with it are
+            stopped at once, and wait for it.
 
     Raises:
         ChildSpecError: a value, or a pair of values, cannot be used.
@@ -268,12 +280,12 @@ class SupervisorSpec:
 
     Args:
         id: what it is called; the part of its children's paths before theirs.
-        strategy: which children are restarted when one fails.
+        strategy: which children are restarted when one is to be.
         intensity: how many restarts it bears before it gives up.
         children: what it starts, in this order.
         auto_shutdown: whether it ends with its significant children.
-        restart: whether it is restarted when it gave up. Giving up is OTP's `shutdown`, no crash: a transient one is
-            not restarted.
+        restart: whether it is restarted when it gave up or shut down. Either is OTP's `shutdown`, no crash: a transient
+            one is not restarted.
         shutdown: seconds it is given to stop its children before all that is left of them is cancelled.
         significant: whether its end can end its own supervisor.
         backoff: how long it waits before a restart; None restarts it at once.
@@ -353,10 +365,6 @@ class Plan:
             tuple(children),
             _member(who, "auto_shutdown", AutoShutdown, auto_shutdown),
         )
-        if plan.strategy is not Strategy.ONE_FOR_ONE:
-            raise ChildSpecError(f"strategy of {who} is {plan.strategy.value!r}; this version has one_for_one only")
-        if plan.auto_shutdown is not AutoShutdown.NEVER:
-            raise ChildSpecError(f"auto_shutdown of {who} is {plan.auto_shutdown.value!r}; this version has never only")
         if not isinstance(intensity, Intensity):
             raise ChildSpecError(f"intensity of {who} is {intensity!r}; give an Intensity")
         seen: set[str] = set()

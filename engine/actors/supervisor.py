@@ -5,7 +5,7 @@
 
 Two tasks: the block is the caller's own, the supervisor is a task beside it that is shielded from what cancels the
 block. So a cancelled block, too, has its children stopped in order and with their allowances. Whichever ends first ends
-the other: the block asks the supervisor to end, a supervisor that gave up cancels the block.
+the other: the block asks the supervisor to end, a supervisor that gave up or shut down cancels the block.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ def open_supervisor(
     a cancellation, stops them in reverse, each gone before the next is asked, and waits for that.
 
     Args:
-        strategy: which children are restarted when one fails; this version has `ONE_FOR_ONE` only.
+        strategy: which children are restarted when one is to be.
         intensity: how many restarts are borne before the supervisor gives up.
         children: what is started first.
-        auto_shutdown: whether the block ends with its significant children; this version has `NEVER` only.
+        auto_shutdown: whether the block ends with its significant children: it is cancelled then, and left without an
+            error.
         on_dead_letter: called with each message that reaches nobody, anywhere in the tree; must not wait. What it
             raises is logged.
         on_event: called with each crash, restart and escalation anywhere in the tree, at once, in the task in which it

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from . import _calls
 from .children import ChildCounts, ChildInfo
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class SupervisorRef:
         """Adds a child and starts it; returns when it is ready.
 
         A checkpoint. Cancelled before the child is ready, the child is cancelled, and its specification not kept. A
-        child that returns before it is ready is OTP's `ignore`: its specification is kept, stopped.
+        child that returns before it is ready is OTP's `ignore`: its specification is kept, stopped. A child that is
+        stopped before it is ready, for the restart of a sibling, is started again with the others, and waited for.
 
         Args:
             spec: the child. A supervisor that is restarted does not bring back children added by this call.
@@ -60,7 +62,7 @@ class SupervisorRef:
             ChildSpecError: it cannot be a child of this supervisor.
             ActorStoppedError: the supervisor has ended, or ended before the child was ready.
         """
-        return await self._family.start_child(spec)
+        return await _calls.start_child(self._family, spec)
 
     def start_child_soon(self, spec: ChildSpec[M], /, *, keep: bool = True) -> Ref[M]:
         """Adds a child and spawns it, without waiting: for callers that start many. Call it from any task.
@@ -81,14 +83,14 @@ class SupervisorRef:
             ChildSpecError: it cannot be a child of this supervisor, or says itself when it is ready.
             ActorStoppedError: the supervisor has ended, or is restarting just now.
         """
-        return self._family.start_child_soon(spec, keep)
+        return _calls.start_child_soon(self._family, spec, keep)
 
     async def terminate_child(self, id: str, /) -> None:
         """Stops a child; returns when it is gone. Its specification stays, unless it is temporary.
 
-        A checkpoint. A child that is restarting is not restarted any more; one that is stopped is no error; one that is
-        being started is waited for first. Cancelled, the stopping goes on. Messages that wait for the child become dead
-        letters.
+        A checkpoint. A child that is restarting is not restarted any more, and those that were to be restarted with it
+        are without it; one that is stopped is no error; one that is being started is waited for first. Cancelled, the
+        stopping goes on. Messages that wait for the child become dead letters.
 
         Args:
             id: the child's id.
@@ -97,7 +99,7 @@ class SupervisorRef:
             ChildNotFoundError: there is no child of this id.
             ActorStoppedError: the supervisor has ended.
         """
-        await self._family.terminate_child(id)
+        await _calls.terminate_child(self._family, id)
 
     async def restart_child(self, id: str, /) -> Ref[Any] | SupervisorRef:
         """Starts a child that is stopped; returns when it is ready. Its refs are good again.
@@ -116,7 +118,7 @@ class SupervisorRef:
             ChildStartError: it raised before it was ready, `__cause__` is what; its specification is kept.
             ActorStoppedError: the supervisor has ended, or ended before the child was ready.
         """
-        return await self._family.restart_child(id)
+        return await _calls.restart_child(self._family, id)
 
     async def delete_child(self, id: str, /) -> None:
         """Takes away the specification of a child that is stopped. A checkpoint.
@@ -129,12 +131,12 @@ class SupervisorRef:
             ChildRunningError: it runs, or is restarting.
             ActorStoppedError: the supervisor has ended.
         """
-        await self._family.delete_child(id)
+        await _calls.delete_child(self._family, id)
 
     def which_children(self) -> Sequence[ChildInfo]:
         """The children in the order in which they were started. Never waits."""
-        return self._family.which_children()
+        return _calls.which_children(self._family)
 
     def count_children(self) -> ChildCounts:
         """How many children there are. Never waits."""
-        return self._family.count_children()
+        return _calls.count_children(self._family)

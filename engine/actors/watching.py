@@ -27,7 +27,7 @@ class EndReason(StrEnum):
     CRASHED = "crashed"
     """It raised."""
     SHUTDOWN = "shutdown"
-    """It was stopped; or it is a supervisor that gave up."""
+    """It was stopped; or it is a supervisor that gave up, or that ended with its significant children."""
     KILLED = "killed"
     """It was stopped, and cancelled when its allowance was over."""
     GONE = "gone"

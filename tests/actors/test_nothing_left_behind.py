@@ -1,16 +1,31 @@
-"""Restarts and children that come and go leave nothing behind, and many cost no more each than a few."""
+"""Restarts, and children that come and go, leave nothing behind, and many cost no more each than a few."""
 
 from __future__ import annotations
 
 import gc
 import math
 import weakref
+from collections import Counter
 from typing import Any
 
+import pytest
 import trio
+import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from engine.actors import ChildSpec, Intensity, Mailbox, RestartType, SupervisorSpec, open_supervisor, watch
+from engine.actors import (
+    ChildSpec,
+    Intensity,
+    Mailbox,
+    Ref,
+    RestartType,
+    Strategy,
+    SupervisorSpec,
+    open_supervisor,
+    watch,
+)
+from engine.actors._child import Child, Start
+from engine.actors._inbox import Ask, Inbox
 
 
 class BrokenError(Exception):
@@ -21,22 +36,43 @@ class Witness:
     """Something that can be looked for after it should have gone."""
 
 
-async def test_a_thousand_restarts_leave_nothing_behind(puppet: Any) -> None:
+def living() -> Counter[str]:
+    """How many there are of what a restart makes."""
+    gc.collect()
+    kinds = (trio.CancelScope, trio.Event, trio.Nursery, trio.lowlevel.Task, Mailbox, Ref, Inbox, Ask, Child, Start)
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))
+
+
+@pytest.mark.parametrize("restarts", [300, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("announces", [False, True])
+async def test_restarts_leave_nothing_behind_however_many_there_are(
+    restarts: int, strategy: Strategy, announces: bool, puppet: Any
+) -> None:
     errors: weakref.WeakSet[BrokenError] = weakref.WeakSet()
-    async with open_supervisor(intensity=Intensity(math.inf), children=[puppet.spec("a")]) as supervisor:
+    first = puppet.slow("a", trio.lowlevel.checkpoint) if announces else puppet.spec("a")
+    children = [first, puppet.spec("b")]
+    async with open_supervisor(strategy=strategy, intensity=Intensity(math.inf), children=children) as supervisor:
         ref: Any = supervisor.registry["/a"]
-        await ref.ask(puppet.Ask())
+
+        async def crash(times: int) -> None:
+            for _ in range(times):
+                error = BrokenError()
+                errors.add(error)
+                ref.tell(error)
+                del error
+                await ref.ask(puppet.Ask(), timeout=None)
+            await wait_all_tasks_blocked()
+            puppet.log.clear()
+
+        await crash(10)
         tasks = trio.lowlevel.current_statistics().tasks_living
-        for _ in range(1000):
-            error = BrokenError()
-            errors.add(error)
-            ref.tell(error)
-            del error
-            await ref.ask(puppet.Ask())
-        assert supervisor.which_children()[0].restarts == 1000
+        before = living()
+        await crash(restarts)
+        assert supervisor.which_children()[0].restarts == restarts + 10
         assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert living() == before
         assert len(ref._inbox.queue) == len(ref._inbox.asks) == 0
-        gc.collect()
         assert len(errors) == 0
 
 

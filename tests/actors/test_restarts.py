@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.actors import Backoff, EndReason, Intensity, RestartType
-from engine.actors.restarts import Decision, RestartWindow, backoff_delay, decide
+from engine.actors import AutoShutdown, Backoff, EndReason, Intensity, RestartType, Strategy
+from engine.actors.restarts import Decision, RestartWindow, affected, backoff_delay, decide
 
 NORMAL, CRASHED, SHUTDOWN = EndReason.NORMAL, EndReason.CRASHED, EndReason.SHUTDOWN
 
@@ -30,6 +31,73 @@ NORMAL, CRASHED, SHUTDOWN = EndReason.NORMAL, EndReason.CRASHED, EndReason.SHUTD
 )
 def test_what_follows_an_end_is_in_this_table(restart: RestartType, reason: EndReason, decision: Decision) -> None:
     assert decide(restart, reason, RestartWindow(Intensity(1)), 0.0) is decision
+
+
+@pytest.mark.parametrize("strategy", [Strategy.REST_FOR_ONE, Strategy.ONE_FOR_ALL])
+def test_a_restart_of_several_is_one_restart(strategy: Strategy) -> None:
+    window = RestartWindow(Intensity(1))
+    assert decide(RestartType.PERMANENT, CRASHED, window, 0.0, strategy=strategy) is Decision.RESTART_GROUP
+    assert decide(RestartType.PERMANENT, CRASHED, window, 1.0, strategy=strategy) is Decision.GIVE_UP
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_the_strategy_is_asked_only_where_there_is_a_restart(strategy: Strategy) -> None:
+    window = RestartWindow(Intensity(1))
+    assert decide(RestartType.TRANSIENT, NORMAL, window, 0.0, strategy=strategy) is Decision.KEEP
+    assert decide(RestartType.TEMPORARY, CRASHED, window, 0.0, strategy=strategy) is Decision.FORGET
+
+
+@pytest.mark.parametrize(
+    ("strategy", "group"),
+    [(Strategy.ONE_FOR_ONE, "b"), (Strategy.REST_FOR_ONE, "bcd"), (Strategy.ONE_FOR_ALL, "abcd")],
+)
+def test_who_is_restarted_with_a_child_is_a_matter_of_the_strategy(strategy: Strategy, group: str) -> None:
+    assert list(affected(strategy, tuple("abcd"), "b")) == list(group)
+
+
+@pytest.mark.parametrize(
+    ("auto_shutdown", "others_left", "shuts_down"),
+    [
+        (AutoShutdown.NEVER, False, False),
+        (AutoShutdown.NEVER, True, False),
+        (AutoShutdown.ANY_SIGNIFICANT, False, True),
+        (AutoShutdown.ANY_SIGNIFICANT, True, True),
+        (AutoShutdown.ALL_SIGNIFICANT, False, True),
+        (AutoShutdown.ALL_SIGNIFICANT, True, False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("restart", "reason", "otherwise"),
+    [
+        (RestartType.TRANSIENT, NORMAL, Decision.KEEP),
+        (RestartType.TRANSIENT, SHUTDOWN, Decision.KEEP),
+        (RestartType.TEMPORARY, NORMAL, Decision.FORGET),
+        (RestartType.TEMPORARY, CRASHED, Decision.FORGET),
+        (RestartType.TEMPORARY, SHUTDOWN, Decision.FORGET),
+    ],
+)
+def test_the_end_of_a_significant_child_shuts_down_as_this_table_says(
+    restart: RestartType,
+    reason: EndReason,
+    otherwise: Decision,
+    auto_shutdown: AutoShutdown,
+    others_left: bool,
+    shuts_down: bool,
+) -> None:
+    window = RestartWindow(Intensity(1))
+    how: dict[str, Any] = {"auto_shutdown": auto_shutdown, "others_left": others_left}
+    decision = decide(restart, reason, window, 0.0, significant=True, **how)
+    assert decision is (Decision.SHUT_DOWN if shuts_down else otherwise)
+    assert decide(restart, reason, window, 0.0, significant=False, **how) is otherwise
+
+
+@pytest.mark.parametrize("auto_shutdown", AutoShutdown)
+def test_a_significant_child_that_is_restarted_shuts_nothing_down(auto_shutdown: AutoShutdown) -> None:
+    window = RestartWindow(Intensity(1))
+    decision = decide(
+        RestartType.TRANSIENT, CRASHED, window, 0.0, significant=True, auto_shutdown=auto_shutdown, others_left=False
+    )
+    assert decision is Decision.RESTART
 
 
 def test_a_restart_too_many_is_not_made() -> None:

@@ -136,21 +136,28 @@ def test_a_supervisor_s_bad_option_is_refused(options: dict[str, Any]) -> None:
         supervisor(**options)
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("strategy", Strategy.REST_FOR_ONE),
-        ("strategy", Strategy.ONE_FOR_ALL),
-        ("auto_shutdown", AutoShutdown.ANY_SIGNIFICANT),
-        ("auto_shutdown", AutoShutdown.ALL_SIGNIFICANT),
-    ],
-)
-def test_what_this_version_lacks_is_refused_and_said_so(option: str, value: str) -> None:
-    options: dict[str, Any] = {option: value}
-    with pytest.raises(ChildSpecError, match="this version has"):
-        supervisor(**options)
-    with pytest.raises(ChildSpecError, match="this version has"):
-        open_supervisor(**options)
+def test_a_child_that_is_significant_and_permanent_is_refused() -> None:
+    with pytest.raises(ChildSpecError, match="significant and permanent"):
+        child(significant=True)
+
+
+def test_a_significant_child_is_refused_in_a_list_where_it_means_nothing() -> None:
+    with pytest.raises(ChildSpecError, match="means nothing"):
+        supervisor(children=[child(significant=True, restart=RestartType.TRANSIENT)])
+
+
+def test_two_children_of_one_id_in_a_list_are_refused() -> None:
+    with pytest.raises(ChildSpecError, match="two children of the id 'a'"):
+        supervisor(children=[child(), child()])
+
+
+@pytest.mark.parametrize("auto_shutdown", [AutoShutdown.ANY_SIGNIFICANT, AutoShutdown.ALL_SIGNIFICANT])
+@pytest.mark.parametrize("restart", [RestartType.TRANSIENT, RestartType.TEMPORARY])
+def test_a_significant_child_is_taken_where_it_means_something(
+    auto_shutdown: AutoShutdown, restart: RestartType
+) -> None:
+    significant = child(significant=True, restart=restart)
+    assert supervisor(auto_shutdown=auto_shutdown, children=[significant]).children == (significant,)
 
 
 @pytest.mark.parametrize("id", ["", "a\n", "x" * 256, "ü" * 128, "\ud800", "/a", 3, None])

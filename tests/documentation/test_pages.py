@@ -20,7 +20,8 @@ def test_a_page_shows_what_comes_of_it(page: Path, reader: Mapping[str, str], tm
 
 
 def test_the_pages_that_should_be_run_are() -> None:
-    assert {"first-activity", "test-an-activity", "read-a-journal-with-sql", "resume"} <= {page.stem for page in RUN}
+    run = {page.stem for page in RUN}
+    assert {"first-activity", "supervision", "test-an-activity", "read-a-journal-with-sql", "resume"} <= run
 
 
 def test_what_is_not_run_stands_on_a_page() -> None:
