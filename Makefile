@@ -33,6 +33,7 @@ lint: $(STAMPS)/lint ## Run ruff, mypy --strict and the import contracts
 
 benchmark: $(STAMPS)/test $(STAMPS)/benchmark ## Measure against peers
 	@$(RUN) -m tests.benchmarks durable
+	@$(RUN) -m tests.benchmarks actors
 
 clean: ## Remove what make and the examples have made
 	@rm -rf $(VENV) build dist examples/*/out .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks durable` and `python -m tests.benchmarks profile`; see `--help` of each."""
+"""`python -m tests.benchmarks durable`, `… actors` and `… profile`; see `--help` of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.benchmarks import durable, peers, profile
+from tests.benchmarks import actors, actors_peers, durable, peers, profile
 from tests.benchmarks.measuring import MeasurementError
 
 
@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.add_argument("--json", action="store_true", help="print everything as JSON")
 
+    supervise = commands.add_parser("actors", help="messages, starts, stops and memory of actors, over pykka and Trio")
+    supervise.add_argument("--rounds", type=_positive, default=actors.Plan().rounds, help="default: %(default)s")
+    supervise.add_argument("--json", action="store_true", help="print everything as JSON")
+
     dissect = commands.add_parser("profile", help="where the time of the hot path goes, by cProfile")
     dissect.add_argument("--activities", type=_positive, default=1_000, help="default: %(default)s")
     dissect.add_argument("--lines", type=_positive, default=40, help="default: %(default)s")
@@ -51,6 +55,23 @@ def main() -> int:
     if arguments.command == "profile":
         profile.show(activities=arguments.activities, lines=arguments.lines, sort=arguments.sort)
         return 0
+    try:
+        print(_actors(arguments) if arguments.command == "actors" else _durable(arguments))
+    except MeasurementError as error:
+        print(f"a measurement failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _actors(arguments: argparse.Namespace) -> str:
+    if not actors_peers.is_installed():
+        print(f"pykka is not installed; going on without it. To have it: {actors_peers.INSTALL}", file=sys.stderr)
+    plan = actors.Plan(rounds=arguments.rounds)
+    rounds = actors.measure(plan)
+    return json.dumps(actors.as_json(plan, rounds), indent=2) if arguments.json else actors.as_text(plan, rounds)
+
+
+def _durable(arguments: argparse.Namespace) -> str:
     if not peers.is_installed():
         print(f"DBOS is not installed; going on without it. To have it: {peers.INSTALL}", file=sys.stderr)
     plan = durable.Plan(
@@ -61,13 +82,8 @@ def main() -> int:
         workflows=arguments.workflows,
         directory=arguments.directory,
     )
-    try:
-        rounds = durable.measure(plan)
-    except MeasurementError as error:
-        print(f"a measurement failed: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(durable.as_json(plan, rounds), indent=2) if arguments.json else durable.as_text(plan, rounds))
-    return 0
+    rounds = durable.measure(plan)
+    return json.dumps(durable.as_json(plan, rounds), indent=2) if arguments.json else durable.as_text(plan, rounds)
 
 
 if __name__ == "__main__":

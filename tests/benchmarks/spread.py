@@ -54,6 +54,21 @@ class Bar:
         return ", ".join(words)
 
 
+@attrs.frozen
+class Ceiling:
+    """What a figure is held against that is to be low."""
+
+    most: float
+
+    def held_against(self, figure: Spread) -> dict[str, float | bool | None]:
+        """The figure, the ceiling, and whether the median stays below it."""
+        return {**attrs.asdict(figure), **attrs.asdict(self), "met": figure.median <= self.most}
+
+    def verdict(self, figure: Spread) -> str:
+        """What the median says of it."""
+        return f"at most {_short(self.most)} {_met(figure.median <= self.most)}"
+
+
 def _met(is_met: bool) -> str:
     return "met" if is_met else "MISSED"
 

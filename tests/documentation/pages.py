@@ -43,6 +43,7 @@ NOT_RUN = {
     "pip install pytest pytest-trio": "the test has them already",
     "pip install -e '.[benchmark]'": "needs the package index, and minutes",
     "python -m tests.benchmarks durable": "takes minutes",
+    "python -m tests.benchmarks actors": "takes minutes",
     "make demo": "tests/examples runs it",
 }
 """Commands that pages show and tests do not run, and why."""
