@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import ModuleType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, overload
@@ -44,7 +44,7 @@ from engine.alone import alone
 from engine.clock import Clock, SystemClock, stamp
 from engine.codec import ValueCodec, canonical, codec_for, encode_error
 from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, JournalError, PayloadError
-from engine.journal import ENGINE_STREAM, SQLiteJournal, StoredRecord
+from engine.journal import ENGINE_STREAM, SUBSCRIBER_STREAMS, SQLiteJournal, StoredRecord
 from engine.journal.events import event_of
 from engine.journal.origin import user_at_host
 from engine.messages import Command, Event, check_by, check_id, new_id
@@ -52,6 +52,7 @@ from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
 from engine.topics import check_topic
 from engine.version import VERSION
+from engine.watchdog import Found, Stopping, watch_stopping, watching
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -59,8 +60,18 @@ Ts = TypeVarTuple("Ts")
 Definition: TypeAlias = Activity[..., Any] | Step[..., Any] | Subscriber[Any] | BatchSubscriber[Any]
 Authorize: TypeAlias = Callable[[Command], bool | str] | Callable[[Command], Awaitable[bool | str]]
 
-SUBSCRIBERS_INTENSITY = Intensity(10, within=60.0)
-"""A subscriber's actor crashes only by a fault of Playbill's own or of the journal; more is no passing one."""
+FAULTS = Intensity(10, within=60.0)
+"""An actor beside the activities crashes only by a fault of Playbill's own or of the journal; more is a lasting one."""
+
+BRANCHES: Mapping[str, Intensity] = {
+    # The crashes of an activity are counted in its records, so that its limit holds over processes.
+    "activities": Intensity(math.inf),
+    "subscribers": FAULTS,
+    "timers": FAULTS,
+    "bridges": FAULTS,
+    "gateway": FAULTS,
+}
+"""The supervisors under the root, in the order in which they start. They stop in reverse: at first nothing comes in."""
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -71,6 +82,11 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -
 def _count(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
     if type(value) is not int or value < 1:
         raise DefinitionError(f"Settings({attribute.name}={value!r}): give a whole number of at least 1")
+
+
+def _above_zero(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise DefinitionError(f"Settings({attribute.name}={value!r}): give a number above 0")
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +100,8 @@ class Settings:
         commit_delay: seconds to wait for further records before each commit; 0 for none.
         mailbox_capacity: how many messages, or events, wait in memory for one actor.
         max_payload: bytes of JSON that one argument list, result or event may have.
+        stall_after: seconds for which a task may keep the loop from all others; one that does is logged with its stack,
+            and where it is an actor's, recorded. `math.inf` to have none looked for.
 
     Raises:
         DefinitionError: a value is out of its range.
@@ -94,6 +112,7 @@ class Settings:
     commit_delay: float = attrs.field(default=0.0, validator=_positive)
     mailbox_capacity: int = attrs.field(default=1024, validator=_count)
     max_payload: int = attrs.field(default=8 * 1024 * 1024, validator=_count)
+    stall_after: float = attrs.field(default=2.0, validator=_above_zero)
 
 
 class Engine:
@@ -188,8 +207,11 @@ class Engine:
                     with trio.CancelScope(shield=True):
                         await nursery.start(journal.run)
                     try:
-                        async with cls._supervised(journal, definitions, settings, now, authorize) as engine:
-                            yield engine
+                        with _watched(journal, nursery, settings, idle=definitions is None) as watch_end:
+                            async with cls._supervised(
+                                journal, definitions, settings, now, authorize, watch_end
+                            ) as engine:
+                                yield engine
                     finally:
                         try:
                             running = journal.count_unfinished()
@@ -210,15 +232,13 @@ class Engine:
         settings: Settings,
         now: Callable[[], str],
         authorize: Authorize | None,
+        watch_end: Callable[[Callable[[], Iterable[Stopping]]], None],
     ) -> AsyncIterator[Self]:
         """The supervision tree around the block."""
-        tree = [
-            SupervisorSpec("activities", intensity=Intensity(math.inf)),
-            SupervisorSpec("subscribers", intensity=SUBSCRIBERS_INTENSITY),
-        ]
+        tree = [SupervisorSpec(name, intensity=intensity) for name, intensity in BRANCHES.items()]
         on_event = functools.partial(_record_supervision, journal)
         async with open_supervisor(intensity=Intensity(0), children=tree, on_event=on_event) as root:
-            branches = {name: _supervisor(root.registry[f"/{name}"]) for name in ("activities", "subscribers")}
+            branches = {name: _supervisor(root.registry[f"/{name}"]) for name in BRANCHES}
             subscriptions = Subscriptions(
                 journal,
                 stamp=now,
@@ -251,6 +271,7 @@ class Engine:
                     await activities.drain()
                     subscriptions.closing()
                     activities.close()
+                    watch_end(functools.partial(_stopping, branches, settings))
 
     async def _begin(self, definitions: _Definitions) -> None:
         self._register(definitions)
@@ -633,6 +654,51 @@ def _check_asked(
         _TEXTS.encode(dict(tags), "tags")
 
 
+@contextlib.contextmanager
+def _watched(
+    journal: SQLiteJournal, nursery: trio.Nursery, settings: Settings, *, idle: bool
+) -> Iterator[Callable[[Callable[[], Iterable[Stopping]]], None]]:
+    """Watch the tree: for what blocks the loop, and, from a call of what this gives on, for what does not end."""
+    found = functools.partial(_record_found, journal)
+    # Whatever has cancelled the block: the tree is stopped with its allowances all the same, and watched meanwhile.
+    scope = trio.CancelScope(shield=True)
+
+    async def watch_end(actors: Callable[[], Iterable[Stopping]]) -> None:
+        with scope:
+            await watch_stopping(actors, found)
+
+    with watching(math.inf if idle else settings.stall_after, found):
+        try:
+            yield lambda actors: nursery.start_soon(watch_end, actors)
+        finally:
+            scope.cancel()
+
+
+def _stopping(branches: dict[str, SupervisorRef], settings: Settings) -> Iterator[Stopping]:
+    """The actors in the order in which they are stopped, each with its allowance."""
+    for name, branch in reversed(branches.items()):
+        # The runs of all activities were given up, and so cancelled, before.
+        allowance = 0.0 if name == "activities" else settings.drain_within
+        for child in reversed(branch.which_children()):
+            yield child.ref, allowance
+
+
+def _record_found(journal: SQLiteJournal, found: Found) -> None:
+    """Record the actor that blocks the loop, or ignores being cancelled; other tasks are logged only."""
+    if found.path is None:
+        return
+    facts = {"seconds": round(found.seconds, 3), "task": found.task}
+    data = orjson.dumps({"stack": found.stack}).decode()
+    # Where the journal is closed, or has failed, the log has it.
+    with contextlib.suppress(JournalError):
+        journal.append(_stream_of(found.path), f"actor.{found.what}", name=found.path, facts=facts, data=data)
+
+
+def _stream_of(path: str) -> str:
+    """The stream in which what befell an actor is told: its own; but an activity's is its history, and only that."""
+    return path if path.startswith(SUBSCRIBER_STREAMS) else ENGINE_STREAM
+
+
 def _record_supervision(journal: SQLiteJournal, event: SupervisionEvent) -> None:
     """Record the crashes and restarts of actors beside the activities, whose own records tell theirs."""
     if event.path.startswith("/activities/"):
@@ -647,8 +713,8 @@ def _record_supervision(journal: SQLiteJournal, event: SupervisionEvent) -> None
         journal.append(
             ENGINE_STREAM, "supervisor.escalated", name=event.path, facts={"child": event.child, **facts}, data=data
         )
-    elif event.path.startswith("/subscribers/"):
-        journal.append(event.path, f"actor.{event.what}", name=event.path, facts=facts, data=data)
+    else:
+        journal.append(_stream_of(event.path), f"actor.{event.what}", name=event.path, facts=facts, data=data)
 
 
 @attrs.frozen

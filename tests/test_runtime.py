@@ -353,6 +353,12 @@ def test_a_setting_out_of_its_range_is_refused_where_it_is_made(option: str) -> 
         Settings(**{option: -1})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True])
+def test_the_loop_cannot_be_watched_for_no_time_at_all(seconds: float) -> None:
+    with pytest.raises(DefinitionError, match="stall_after"):
+        Settings(stall_after=seconds)
+
+
 # ------------------------------------------------------------------------------------------------ closing
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import groupby
 
 from docs.making.markdown import anchor, cell, table
-from engine.journal.kinds import ENDED, KINDS, Kind
+from engine.journal.kinds import ENDED, KINDS, SYSTEM_TOPICS, Kind
 
 _INTRODUCTION = """# Records: the kinds and their fields
 
@@ -18,7 +18,11 @@ again from it. `data` is what users made (arguments, results, error texts, reaso
 `by`, who asked, stands on commands. A field with a question mark is there only where it applies.
 
 Records that belong to a call of the activity's code also have `path`, the call's path in the activity, and `run`, the
-number of the run that made them, from 1. How records become leaves of the transparency log is told in [log.md](log.md).
+number of the run that made them, from 1.
+
+Where it says that a record is seen as an event, subscribers are given it as one if a pattern of theirs begins with the
+word `playbill`; no record of an event is made of it. The event's `data` is the record: `kind`, `stream`, `name`, `run`,
+X
 """
 
 
@@ -66,8 +70,10 @@ def _section(kind: Kind) -> str:
         *_fields("`facts`", kind.facts),
         *(_fields("`data`", kind.data) if kind.data else [("`data`", "", "NULL")]),
     ]
+    topic = SYSTEM_TOPICS.get(kind.kind)
+    seen = f" Seen as an event on `{topic}`." if topic else ""
     return (
-        f"### {kind.kind}\n\n{kind.meaning} Status after it: {_status(kind) or 'unchanged'}.\n\n"
+        f"### {kind.kind}\n\n{kind.meaning} Status after it: {_status(kind) or 'unchanged'}.{seen}\n\n"
         f"{table(('where', 'field', 'what it holds'), rows)}"
     )
 

@@ -5,8 +5,9 @@ hashes of their bytes, and nothing else; nothing is ever fetched. All of it can 
 filters, sorts and pages the table of activities, and opens the section that a link leads to.
 
 It is written as it is rendered: the journal is read in three passes (to count, for the table, for the sections), and of
-each activity only what is being written is held. The sections of many activities would make a page that browsers take
-long to open: from `MOST_STATIC` on they are packed in blocks, and the script unpacks the one that is asked for.
+each activity only what is being written is held. Of the engine's tree it holds a row an actor, activities apart. The
+sections of many activities would make a page that browsers take long to open: from `MOST_STATIC` on they are packed in
+blocks, and the script unpacks the one that is asked for.
 
 Where a record cannot be read a part ends early, and says so: the verdict at the top stands in any case.
 """
@@ -32,7 +33,17 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from engine.audit import wording
-from engine.audit.folding import STEP_KINDS, attempts_by_step, began, command_of, error_of, event_of, step_of, text_of
+from engine.audit.folding import (
+    STEP_KINDS,
+    attempts_by_step,
+    began,
+    command_of,
+    error_of,
+    event_of,
+    payload,
+    step_of,
+    text_of,
+)
 from engine.audit.ledger import Ledger
 from engine.audit.rows import ActivityRow, CommandRow, ErrorRow, EventRow, Record, Stats, StepRow, Verification
 from engine.audit.templates import environment, templates_folder
@@ -64,6 +75,20 @@ _OF_THE_ENGINE = (
     "stream = '" + ENGINE_STREAM + "' AND kind IN ('journal.created', 'journal.migrated', 'engine.opened', "
     "'engine.closed', 'definition.registered', 'supervisor.escalated')"
 )
+
+# The streams of the engine and of its actors: all that begin with a slash.
+_OF_SUPERVISORS = (
+    "stream >= '/' AND stream < '0' AND kind IN ('subscriber.attached', 'actor.crashed', 'actor.restarted', "
+    "'actor.stalled', 'actor.overdue', 'supervisor.escalated')"
+)
+
+_COUNTED_AS = {
+    "actor.crashed": "crashes",
+    "actor.restarted": "restarts",
+    "actor.stalled": "stalls",
+    "actor.overdue": "overdue",
+    "supervisor.escalated": "escalations",
+}
 
 _FILTERS = {
     "duration": wording.duration,
@@ -222,6 +247,44 @@ class Counted:
     denials: int = 0
 
 
+@attrs.define
+class Supervised:
+    """What befell one supervisor or actor of the engine's tree, counted; all activities stand under `/activities`.
+
+    Attributes:
+        path: where it stands in the tree.
+        crashes: how often it crashed.
+        restarts: how often it was restarted.
+        escalations: how often a supervisor gave up.
+        stalls: how often it blocked the loop.
+        overdue: how often it ignored being cancelled.
+    """
+
+    path: str
+    crashes: int = 0
+    restarts: int = 0
+    escalations: int = 0
+    stalls: int = 0
+    overdue: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Incident:
+    """A record of supervision, with what it holds of why."""
+
+    record: Record
+    error: ErrorRow | None
+    stack: str
+
+
+@attrs.define
+class Supervision:
+    """The engine's tree over the whole journal: who failed how often, and the first incidents one by one."""
+
+    paths: list[Supervised]
+    incidents: list[Incident]
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
     """One attempt at a step."""
@@ -321,6 +384,7 @@ class _Report:
             "named": MOST_NAMED,
             "dead_letters": self._first(self._ledger.dead_letters()),
             "engine": self._first(self._ledger.reader.records(_OF_THE_ENGINE)),
+            "supervision": self._supervision(),
             "unclean": self._unclean(),
             "activities": self._readable(self._numbered()),
             "packed": packed,
@@ -414,6 +478,34 @@ class _Report:
         opened = self._readable(self._ledger.reader.records("stream = ? AND kind = 'engine.opened'", (ENGINE_STREAM,)))
         return sum(record.facts.get("clean") is False for record in opened)
 
+    def _supervision(self) -> Supervision:
+        found = {path: Supervised(path) for path in ("/", "/activities", "/subscribers")}
+        incidents: list[Incident] = []
+        for record in self._readable(self._ledger.reader.records(_OF_SUPERVISORS)):
+            path = _place_of(record)
+            supervised = found.setdefault(path, Supervised(path))
+            counted = _COUNTED_AS.get(record.kind)
+            if counted is None:  # it tells only that there is such an actor
+                continue
+            setattr(supervised, counted, getattr(supervised, counted) + 1)
+            # A restart is told by its crash, and by the count.
+            if record.kind != "actor.restarted" and len(incidents) <= MOST_NAMED:
+                stack = text_of(payload(record, "stack") or "")
+                incidents.append(Incident(record=record, error=error_of(record), stack=stack))
+        activities = found["/activities"]
+        # Each run of an activity that crashed was followed by another: where none is, it failed.
+        activities.crashes = activities.restarts = self._count("activity.crashed")
+        return Supervision([found[path] for path in sorted(found)], incidents)
+
+    def _count(self, kind: str) -> int:
+        statement = "SELECT count(*) FROM records WHERE kind = ? AND seq <= ?"
+        try:
+            ((count,),) = self._ledger.reader.query(statement, (kind, self._ledger.size))
+        except JournalDamagedError as error:
+            self._damaged(str(error))
+            return 0
+        return int(count)
+
     # ------------------------------------------------------------------------------------------------ sections
 
     def _sections(self) -> Iterator[tuple[int, Markup]]:
@@ -424,6 +516,14 @@ class _Report:
             left_out = len(records) > MOST_RECORDS
             section = _section(activity, records[:MOST_RECORDS], left_out=left_out)
             yield activity.number, Markup(template.render(section=section, lane_height=LANE_HEIGHT))
+
+
+def _place_of(record: Record) -> str:
+    """The path under which what a record of supervision tells is counted."""
+    if record.kind == "subscriber.attached":
+        return record.stream
+    path = record.name or record.stream
+    return "/activities" if path.startswith("/activities/") else path
 
 
 def _packed(sections: Iterator[tuple[int, Markup]]) -> Iterator[Block]:

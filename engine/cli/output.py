@@ -174,6 +174,11 @@ def print_json(value: Any) -> None:
     click.echo(_json(value, indent=2))
 
 
+def print_json_line(value: Any) -> None:
+    """Print one JSON value in one line, and let whoever reads it have it now."""
+    click.echo(_json(value))
+
+
 def print_json_array(values: Iterable[Any]) -> None:
     """Print a JSON array, an item a line, without holding it."""
     opening = "["

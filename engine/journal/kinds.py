@@ -53,6 +53,7 @@ _ASKED = {**_CALL, "digest": "commitment to the call's encoded arguments, by whi
 _BEFORE = {"before": "how many records of the stream stand before this one, and the hash chain over their leaves"}
 _ERROR = {"error": "type, message, arguments, notes, traceback, cause and members of the exception"}
 _ORIGINS = {"origins": "paths of the step failures that the exception carries"}
+_FOUND = {"task": "name of the task: the actor's path, or what it runs in a nursery"}
 _ATTEMPT = {"attempt": "number of the attempt, from 1", "started": "instant at which the attempt began"}
 
 
@@ -228,7 +229,12 @@ def _calls() -> list[Kind]:
             kind="call.abandoned",
             stream=activity,
             meaning="A cancel scope of the user's own ended the call; replay waits there for the same cancel.",
-            facts=_ASKED,
+            facts={
+                **_ASKED,
+                "call": "which call it was, as `step`",
+                "nursery": "whether a nursery around the call was cancelled",
+                "attempt?": "of a step that had begun: the number of the attempt that was under way",
+            },
             call=True,
         ),
     ]
@@ -323,6 +329,7 @@ def _engine() -> list[Kind]:
 
 def _subscribers() -> list[Kind]:
     stream = SUBSCRIBER_STREAMS + "NAME"
+    anywhere = f"`{stream}`, or `{ENGINE_STREAM}` for actors beside the subscribers"
     event = {"event": "the event's seq", "id": "the event's id"}
     name = "the subscriber's name"
     return [
@@ -366,7 +373,7 @@ def _subscribers() -> list[Kind]:
         ),
         Kind(
             kind="actor.crashed",
-            stream=stream,
+            stream=anywhere,
             meaning="An actor beside the activities crashed.",
             name="the actor's path",
             facts={"error": "the exception's type", "restarts": "how often it was restarted before"},
@@ -374,17 +381,37 @@ def _subscribers() -> list[Kind]:
         ),
         Kind(
             kind="actor.restarted",
-            stream=stream,
+            stream=anywhere,
             meaning="Its supervisor restarted it.",
             name="the actor's path",
             facts={"restarts": "how often it was restarted, this time included"},
+        ),
+        Kind(
+            kind="actor.stalled",
+            stream=anywhere,
+            meaning="An actor blocked the loop: no other task had its turn.",
+            name="the actor's path",
+            facts={**_FOUND, "seconds": "how long, as far as was seen"},
+            data={"stack": "where it stood when it was found"},
+        ),
+        Kind(
+            kind="actor.overdue",
+            stream=anywhere,
+            meaning="An actor ignores that it was cancelled when its allowance was over.",
+            name="the actor's path",
+            facts={**_FOUND, "seconds": "how long it was cancelled, about"},
+            data={"stack": "where it stands, each of its tasks"},
         ),
         Kind(
             kind="supervisor.escalated",
             stream=ENGINE_STREAM,
             meaning="A supervisor's restart intensity was exceeded, and it ended.",
             name="the supervisor's path",
-            facts={"child": "id of the child that failed once too often", "error": "the exception's type"},
+            facts={
+                "child": "id of the child that failed once too often",
+                "restarts": "how often it was restarted before",
+                "error?": "the exception's type; missing where a child that returned was one restart too many",
+            },
             data=_ERROR,
         ),
     ]
@@ -410,3 +437,20 @@ TERMINAL_KINDS: frozenset[str] = frozenset(kind for kind, status in STATUS_AFTER
 
 EVENT_KINDS = ("event.emitted", "event.published")
 """The kinds that subscribers are given."""
+
+DEAD_LETTERS_TOPIC = "playbill.dead_letters"
+
+
+def _system_topic(kind: Kind) -> str | None:
+    family, _, what = kind.kind.partition(".")
+    if family == "activity":
+        return None if kind.status is None else f"playbill.activities.{kind.status}"
+    if family in ("actor", "supervisor"):
+        return f"playbill.supervision.{what}"
+    return DEAD_LETTERS_TOPIC if kind.kind == "delivery.dead" else None
+
+
+SYSTEM_TOPICS: Mapping[str, str] = {
+    kind.kind: topic for kind in KINDS.values() if (topic := _system_topic(kind)) is not None
+}
+"""The kinds that are seen as events, each with its topic, by subscribers whose patterns begin with `playbill`."""

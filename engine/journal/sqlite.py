@@ -24,7 +24,8 @@ import orjson
 import trio
 
 from engine.errors import JournalDamagedError, JournalError
-from engine.journal.kinds import ENDED, ENGINE_STREAM
+from engine.journal.events import seen_as_event
+from engine.journal.kinds import ENDED, ENGINE_STREAM, EVENT_KINDS, SYSTEM_TOPICS
 from engine.journal.log import Tree, covered_by_tiles
 from engine.journal.origin import system_user
 from engine.journal.ownership import Ownership
@@ -36,6 +37,12 @@ from engine.messages import ActivityStatus
 
 OLDEST_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
+
+_EVENTS = ", ".join(f"'{kind}'" for kind in EVENT_KINDS)
+_SEEN = ", ".join(f"'{kind}'" for kind in (*EVENT_KINDS, *SYSTEM_TOPICS))
+
+_SCANNED_AT_ONCE = 2_000
+"""Records that are looked through in about a millisecond."""
 
 _ENDED = ", ".join(f"'{status}'" for status in sorted(ENDED))
 
@@ -244,16 +251,21 @@ class SQLiteJournal:
         row = self._read(f"SELECT {COLUMNS} FROM records WHERE seq = ?", seq).fetchone()
         return None if row is None else StoredRecord.of(row)
 
-    def events(self, after: int, limit: int) -> tuple[list[StoredRecord], int]:
+    def events(self, after: int, limit: int, *, system: bool = False) -> tuple[list[StoredRecord], int]:
         size = self.durable_seq
+        if system:
+            # These have no index: not more is looked through at a time than other tasks can wait for.
+            size = min(size, after + _SCANNED_AT_ONCE)
         rows = self._read(
-            f"SELECT {COLUMNS} FROM records WHERE seq > ? AND seq <= ? "
-            "AND kind IN ('event.emitted', 'event.published') ORDER BY seq LIMIT ?",
+            f"SELECT {COLUMNS} FROM records WHERE seq > ? AND seq <= ? AND kind IN ({_SEEN if system else _EVENTS}) "
+            "ORDER BY seq LIMIT ?",
             after,
             size,
             limit,
         ).fetchall()
         events = [StoredRecord.of(row) for row in rows]
+        if system:
+            events = [seen_as_event(record) if record.kind in SYSTEM_TOPICS else record for record in events]
         return events, (events[-1].seq if len(events) == limit else size)
 
     def publication(self, id: str) -> StoredRecord | None:

@@ -131,9 +131,9 @@ class Store(Protocol):
     def record(self, seq: int) -> StoredRecord | None:
         """One durable record."""
 
-    def events(self, after: int, limit: int) -> tuple[list[StoredRecord], int]:
+    def events(self, after: int, limit: int, *, system: bool = False) -> tuple[list[StoredRecord], int]:
         """The durable events with a `seq` above `after`, at most `limit`, in order, and the `seq` up to which these are
-        all there are."""
+        all there are. With `system`, what the engine's own doings are seen as is among them (see `seen_as_event`)."""
 
     def publication(self, id: str) -> StoredRecord | None:
         """The event that was published from outside with this id."""

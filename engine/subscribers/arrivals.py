@@ -39,14 +39,25 @@ class JournalEvents:
         last_read: the `seq` of the last event that was read, matching or not; 0 where there was none.
     """
 
-    def __init__(self, journal: Store) -> None:
+    def __init__(self, journal: Store, *, system: bool, but_of: str) -> None:
+        """
+        Args:
+            journal: where events are read.
+            system: whether the engine's own doings are seen as events.
+            but_of: the stream whose records are left out of these: a subscriber that is told of what befalls it, and
+                fails at that, would never come to an end.
+        """
         self._journal = journal
+        self._system = system
+        self._but_of = but_of
         self.last_read = 0
 
     async def read(self, after: int, limit: int) -> tuple[Sequence[Arrival], int]:
         """The durable events above a `seq`, and the `seq` up to which these are all there are."""
         await trio.lowlevel.checkpoint()
-        records, read_to = self._journal.events(after, min(limit, MOST_AT_ONCE))
+        records, read_to = self._journal.events(after, min(limit, MOST_AT_ONCE), system=self._system)
+        if self._system:
+            records = [record for record in records if record.stream != self._but_of]
         if records:
             self.last_read = records[-1].seq
         return [Arrival.of(record) for record in records], read_to

@@ -98,6 +98,11 @@ class _Definition:
         """The same, compiled."""
         return self._patterns
 
+    @property
+    def is_of_the_system(self) -> bool:
+        """Whether it is given what the engine tells of its own doings: a pattern's first word is `playbill`."""
+        return any(pattern.is_of_the_system for pattern in self._patterns)
+
     def __repr__(self) -> str:
         return f"<subscriber {self._name!r} of {described(self.function)}>"
 

@@ -12,6 +12,9 @@ is restarted, so that one that ends before its supervisor asks for it waits for 
 them all again; but no more often than every second, and ever more rarely (up to a minute) while nothing that matches
 comes. Records that are no events, the subscribers' own among them, are no reason to move it: an engine at rest writes
 nothing.
+
+*System topics.* Records of the engine's doings are events only to those who ask for them, and nobody routes them. A
+subscriber with such a pattern has its channel read all of its events from the journal, after each commit.
 """
 
 from __future__ import annotations
@@ -103,7 +106,8 @@ class Subscription:
         self._attached = attached
         self._cursor = Cursor(journal, self.stream, subscriber.name, settled=self._settled)
         self._records = DeliveryRecords(journal, self.stream, subscriber.name)
-        self._source = JournalEvents(journal)
+        self._is_of_the_system = subscriber.is_of_the_system
+        self._source = JournalEvents(journal, system=self._is_of_the_system, but_of=self.stream)
         self._channel: Channel[Arrival] | None = None
         self._closed = trio.Event()
         self._closes_for_good = False
@@ -123,7 +127,10 @@ class Subscription:
         """Hear that the journal is durable up to a `seq`, and that no event stands above another. Never waits."""
         self._published = published
         if self._channel is not None:
-            self._channel.advance(seq)
+            if self._is_of_the_system:
+                self._channel.fall_behind(seq)
+            else:
+                self._channel.advance(seq)
         if published > self._cursor.recorded and self._receiving is not None:
             self._receiving.deadline = min(self._receiving.deadline, self._moved_at + self._pause)
 
@@ -184,7 +191,8 @@ class Subscription:
         self._attempts = attempts_so_far(self._journal.stream_after(self.stream, cursor))
         patterns = self.subscriber.topic_patterns
         channel = self._channel = Channel(patterns, self._source, after=cursor, capacity=self._capacity)
-        self._router.attach(patterns, channel)
+        if not self._is_of_the_system:
+            self._router.attach(patterns, channel)
         if self._closed.is_set():
             channel.close()
         return channel

@@ -15,7 +15,7 @@ from engine.clock import stamp_of
 from engine.errors import DefinitionError
 from engine.journal import SUBSCRIBER_STREAMS, Store, StoredRecord
 from engine.subscribers.arrivals import Arrival
-from engine.subscribers.definition import BatchSubscriber, Start, Subscriber
+from engine.subscribers.definition import BatchSubscriber, Subscriber
 from engine.subscribers.subscription import SubscriberStatistics, Subscription
 from engine.topics import Channel, Router
 
@@ -98,7 +98,7 @@ class Subscriptions:
         state = self._journal.subscription(subscriber.name)
         if state is not None and set(state.patterns) == set(subscriber.patterns):
             return 0
-        after = self._first_after(subscriber.start) if state is None else state.cursor
+        after = self._first_after(subscriber) if state is None else state.cursor
         return self._journal.append(
             SUBSCRIBER_STREAMS + subscriber.name,
             "subscriber.attached",
@@ -108,22 +108,23 @@ class Subscriptions:
             begins="subscriber" if state is None else None,
         )
 
-    def _first_after(self, start: Start) -> int:
+    def _first_after(self, subscriber: Subscriber[Any]) -> int:
         """The `seq` up to which a new subscriber passes over everything."""
+        start = subscriber.start
         if isinstance(start, dt.datetime):
-            return self._last_before(stamp_of(start))
+            return self._last_before(stamp_of(start), system=subscriber.is_of_the_system)
         if isinstance(start, int):
             return max(0, start - 1)
         return 0 if start == "beginning" else self._journal.durable_seq
 
-    def _last_before(self, instant: str) -> int:
+    def _last_before(self, instant: str, *, system: bool) -> int:
         after = 0
         while True:
-            records, read_to = self._journal.events(after, _SCANNED_AT_ONCE)
+            records, read_to = self._journal.events(after, _SCANNED_AT_ONCE, system=system)
             for record in records:
                 if record.at >= instant:
                     return record.seq - 1
-            if not records:
+            if read_to == after:
                 return read_to
             after = read_to
 

@@ -28,6 +28,9 @@ durability, an event above R was offered before that read began, or during it, o
 - *After.* It will be offered to a channel that is `LIVE`.
 
 An event at R or below that is offered late is not above what was reached, and is ignored.
+
+*A channel to which nothing is offered.* Whoever cannot route a channel's events tells it instead, by `fall_behind`, how
+far there may be some. That is an offer which is always let go: the channel reads on.
 """
 
 from __future__ import annotations
@@ -195,6 +198,18 @@ class Channel(Generic[E]):
         """
         if self._state is _State.LIVE and seq > self._reached:
             self._reached = seq
+
+    def fall_behind(self, seq: int) -> None:
+        """Tells that up to a seq there may be matching events that nobody offers: they are read from the source.
+
+        Never waits. For a channel that is not attached to a router: an event that was offered before, of a higher seq
+        than one that is still to be read, would hide it.
+        """
+        if seq <= self._reached or self._state is _State.CLOSED:
+            return
+        self._state = _State.BEHIND
+        self._offered = seq
+        self._wake()
 
     async def receive(self) -> E:
         """Waits for the next event.

@@ -87,6 +87,11 @@ class TopicPattern:
                 raise TopicError(pattern, f"'*' and '#' stand for whole words, not within one as in {word!r}")
         self.__attrs_init__(pattern, words)
 
+    @property
+    def is_of_the_system(self) -> bool:
+        """Whether it matches system topics."""
+        return self.words[0] == SYSTEM_WORD
+
     def matches(self, topic: str, /) -> bool:
         """Whether the pattern matches a topic; at worst in time proportional to words of the pattern x of the topic.
 

@@ -113,6 +113,68 @@ def test_it_tells_what_the_journal_holds(page: Page, told: str) -> None:
     assert told in page.text
 
 
+async def _supervision(script: Any) -> None:
+    """Something of everything that befalls the engine's tree."""
+    fault = {"type": "ZeroDivisionError", "message": "a <b>fault</b>", "traceback": "File 'mailer.py', in send"}
+    mailer, attached = "/subscribers/mailer", {"patterns": ["#"], "after": 0}
+    await script.record(mailer, "subscriber.attached", name="mailer", facts=attached, begins="subscriber")
+    for restarts in range(2):
+        facts = {"error": fault["type"], "restarts": restarts}
+        await script.record(mailer, "actor.crashed", name=mailer, facts=facts, data={"error": fault})
+        await script.record(mailer, "actor.restarted", name=mailer, facts={"restarts": restarts + 1})
+    stalled = {"seconds": 2.5, "task": "pack"}
+    stack = {"stack": "File 'orders.py', in <pack>"}
+    await script.record("/engine", "actor.stalled", name="/activities/order-1", facts=stalled, data=stack)
+    await script.record("/engine", "actor.overdue", name="/activities/order-2", facts=stalled, data=stack)
+    given_up = {"child": "mailer", "restarts": 2, "error": fault["type"]}
+    await script.record("/engine", "supervisor.escalated", name="/subscribers", facts=given_up, data={"error": fault})
+
+
+@pytest.fixture
+def supervised(tmp_path: Path, write_journal: Callable[..., None]) -> Page:
+    path = tmp_path / "supervised.db"
+    write_journal(path, _supervision)
+    return Page(report_of(path))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Path Crashes Restarts Escalations Stalls Overdue",
+        "/ 0 0 0 0 0",
+        "/activities 0 0 0 1 1",
+        "/subscribers 0 0 1 0 0",
+        "/subscribers/mailer 2 2 0 0 0",
+        "/activities/order-1 actor.stalled",
+        "seconds 2.5, task pack",
+        "File 'orders.py', in <pack>",
+        "ZeroDivisionError a <b>fault</b>",
+        "File 'mailer.py', in send",
+        "/subscribers supervisor.escalated",
+        "child mailer",
+    ],
+)
+def test_it_tells_what_befell_the_engine_s_tree(supervised: Page, told: str) -> None:
+    assert told in supervised.text
+
+
+def test_a_tree_to_which_nothing_happened_is_shown_as_such(page: Page) -> None:
+    assert "/subscribers/mailer 0 0 0 0 0" in page.text
+    assert "Nothing befell it." in page.text
+
+
+def test_crashes_of_activities_are_counted_together(tmp_path: Path, write_journal: Callable[..., None]) -> None:
+    async def crashes(script: Any) -> None:
+        for id in ("a", "b"):
+            await script.start(id)
+            facts = {"generation": 0, "error": "X", "origins": [], "superseded": [], "retry_at": script.ago(0)}
+            await script.record(id, "activity.crashed", name="orders.fulfil", run=1, facts=facts)
+
+    path = tmp_path / "crashed.db"
+    write_journal(path, crashes)
+    assert "/activities 2 2 0 0 0" in Page(report_of(path)).text
+
+
 def test_an_altered_journal_is_called_altered_with_every_problem(journal: Path, database: sqlite3.Connection) -> None:
     database.execute("UPDATE records SET data = '{}' WHERE seq = 5")
     database.execute("DELETE FROM publications")

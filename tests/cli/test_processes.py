@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 import engine
 from engine.audit import Ledger
@@ -213,3 +214,28 @@ def test_a_terminal_is_shown_a_bar_which_is_gone_in_the_end(start: Start, write:
     assert "playbill: bad failed: ValueError: it was told to" in shown
     # The cursor is hidden while the bar stands; it must be there again afterwards.
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
+
+
+async def test_following_the_tree_shows_an_engine_come_and_go_until_ctrl_c(start: Start) -> None:
+    async with engine.Engine.open("j.db"):
+        pass
+    process = start("tree", "--journal", "j.db", "--follow", "--json")
+    assert process.stdout is not None
+
+    def next_engine() -> dict[str, object]:
+        assert process.stdout is not None
+        found: dict[str, object] = json.loads(process.stdout.readline())["engine"]
+        return found
+
+    assert next_engine()["alive"] is False
+    async with engine.Engine.open("j.db"):
+        # It may be seen with the lock held, and nothing recorded yet.
+        while (shown := await trio.to_thread.run_sync(next_engine))["alive"] is not True or shown["closed"] is not None:
+            pass
+        assert shown["pid"] == os.getpid()
+    while (await trio.to_thread.run_sync(next_engine))["alive"] is not False:
+        pass
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert (out, err.strip()) == ("", "playbill: stopped")

@@ -16,7 +16,8 @@ import trio
 from click.testing import Result
 
 from engine import Context, Engine, Event, activity, subscriber
-from engine.cli.tree import is_owned
+from engine.actors import Backoff
+from engine.cli.tree import TreeRow, changes, is_owned
 from engine.errors import RestartIntensityError
 from engine.subscribers import subscription
 
@@ -100,16 +101,19 @@ async def test_a_live_engine_s_tree_is_told_and_nothing_of_it_is_disturbed(playb
         await until(lambda: cursor_of("listener") > 0)
         owner, nodes = tree(playbill)
         assert (owner["alive"], owner["pid"], owner["closed"]) == (True, os.getpid(), None)
-        assert list(nodes) == ["/", "/activities", "/subscribers", "/subscribers/listener", "/subscribers/second"]
+        subscribers = ["/subscribers", "/subscribers/listener", "/subscribers/second"]
+        assert list(nodes) == ["/", "/activities", *subscribers, "/timers", "/bridges", "/gateway"]
+        assert {nodes[path]["state"] for path in nodes if path not in subscribers} == {"running"}
+        assert nodes["/subscribers/listener"]["state"] == "running"
         assert sum(nodes["/activities"]["activities"].values()) == 3
         listener = nodes["/subscribers/listener"]
         assert listener["cursor"] == cursor_of("listener")
         assert listener["patterns"] == ["numbers.#"]
         assert [listener[what] for what in ("crashes", "restarts", "escalations")] == [0, 0, 0]
         lines = shown_lines(playbill)
-        assert lines["/"].startswith(f"process {os.getpid()} of ")
-        assert lines["/activities"].startswith("3 running")
-        assert lines["/subscribers/second"].startswith("numbers.told, other.* ")
+        assert lines["/"].startswith(f"running process {os.getpid()} of ")
+        assert lines["/activities"].startswith("running 3 running")
+        assert lines["/subscribers/listener"].startswith("running numbers.# ")
         # It goes on, and still owns the journal.
         await engine.run(tell, 6)
         assert tree(playbill)[0]["alive"] is True
@@ -122,9 +126,10 @@ async def test_after_the_engine_closed_its_tree_is_told_as_the_last(playbill: Pl
     assert owner["alive"] is False
     assert owner["closed"] is not None
     assert sum(nodes["/activities"]["activities"].values()) == 1
+    assert {node["state"] for node in nodes.values()} == {"stopped"}
     lines = shown_lines(playbill)
-    assert lines["/"].startswith("no owner; closed ")
-    assert lines["/activities"].startswith("1 to be resumed")
+    assert lines["/"].startswith("stopped no owner; closed ")
+    assert lines["/activities"].startswith("stopped 1 to be resumed")
 
 
 async def test_blocked_activities_are_counted_apart(playbill: Playbill) -> None:
@@ -134,7 +139,7 @@ async def test_blocked_activities_are_counted_apart(playbill: Playbill) -> None:
         await engine.start(drift, id="drift-1")
         await engine.start(sleep)
         await until(lambda: tree(playbill)[1]["/activities"]["activities"].get("blocked") == 1)
-        assert shown_lines(playbill)["/activities"].startswith("1 running, 1 blocked")
+        assert shown_lines(playbill)["/activities"].startswith("running 1 running, 1 blocked")
 
 
 class Crashing:
@@ -187,8 +192,105 @@ async def test_a_supervisor_that_gave_up_is_told_with_the_child_that_failed_too_
         "/subscribers": 1,
         "/subscribers/listener": 0,
         "/subscribers/second": 1,
+        "/timers": 0,
+        "/bridges": 0,
+        "/gateway": 0,
     }
     assert nodes["/subscribers/second"]["crashes"] == nodes["/subscribers/second"]["restarts"] + 1
+
+
+async def test_an_actor_that_waits_for_its_restart_is_restarting(
+    playbill: Playbill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.subscribers.subscriptions.RESTARTS", Backoff(3600.0, maximum=3600.0))
+    Crashing("second", 1).install(monkeypatch)
+    async with Engine.open("j.db", *DEFINITIONS):
+        await until(lambda: tree(playbill)[1]["/subscribers/second"]["crashes"] == 1)
+        assert tree(playbill)[1]["/subscribers/second"]["state"] == "restarting"
+        assert tree(playbill)[1]["/subscribers"]["state"] == "running"
+
+
+async def test_a_subscriber_of_which_nothing_was_recorded_since_the_opening_is_not_said_to_run(
+    playbill: Playbill,
+) -> None:
+    async with Engine.open("j.db", *DEFINITIONS):
+        assert tree(playbill)[1]["/subscribers/second"]["state"] == "running"  # since it was attached
+    async with Engine.open("j.db", tell):
+        assert tree(playbill)[1]["/subscribers/second"]["state"] is None
+
+
+async def test_the_events_that_wait_for_a_subscriber_are_counted(playbill: Playbill) -> None:
+    begun, go_on = trio.Event(), trio.Event()
+
+    @subscriber("numbers.*", "playbill.activities.completed", name="slow")
+    async def slow(event: Event[Any]) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async with Engine.open("j.db", tell, slow) as engine:
+        await engine.publish("letters.a", 0)
+        for number in range(3):
+            await engine.publish("numbers.a", number)
+        await engine.run(tell, 1)  # one event of its own, and its end
+        await begun.wait()
+        assert tree(playbill)[1]["/subscribers/slow"]["waiting"] == 5
+        go_on.set()
+        await until(lambda: tree(playbill)[1]["/subscribers/slow"]["waiting"] == 0)
+
+
+async def test_who_blocked_the_loop_is_counted(playbill: Playbill) -> None:
+    async with Engine.open("j.db", *DEFINITIONS) as engine:
+        for stream, path in (
+            ("/subscribers/second", "/subscribers/second"),
+            ("/engine", "/activities/a"),
+            ("/engine", "/activities/b"),
+        ):
+            seq = engine._journal.append(stream, "actor.stalled", name=path, facts={"seconds": 2.0, "task": path})
+        await engine._journal.durable(seq)
+        _, nodes = tree(playbill)
+    stalls = {path: node["stalls"] for path, node in nodes.items() if node["stalls"]}
+    assert stalls == {"/subscribers/second": 1, "/activities": 2}
+
+
+# ------------------------------------------------------------------------------------------------ following
+
+
+async def test_following_shows_the_tree_again_when_it_has_changed(playbill: Playbill) -> None:
+    async with Engine.open("j.db", *DEFINITIONS) as engine:
+        shown = changes("j.db", lambda: None)
+        first = await trio.to_thread.run_sync(next, shown)
+        await engine.start(sleep)
+        second = await trio.to_thread.run_sync(next, shown)
+    third = await trio.to_thread.run_sync(next, shown)
+    assert [running(tree) for tree in (first, second, third)] == [0, 1, 1]
+    assert [tree.engine.alive for tree in (first, second, third)] == [True, True, False]
+
+
+def running(shown: TreeRow) -> int:
+    (node,) = [node for node in shown.tree if node.path == "/activities"]
+    assert node.activities is not None
+    return sum(node.activities.values())
+
+
+async def test_following_shows_a_tree_that_does_not_change_once(playbill: Playbill) -> None:
+    async with Engine.open("j.db", *DEFINITIONS):
+        pass
+    looks = 0
+
+    class EnoughError(Exception):
+        """The test has seen enough."""
+
+    def pause() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise EnoughError
+
+    following = changes("j.db", pause)
+    next(following)
+    with pytest.raises(EnoughError):
+        next(following)
+    assert looks == 3
 
 
 # ------------------------------------------------------------------------------------------------ the owner

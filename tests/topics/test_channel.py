@@ -704,3 +704,60 @@ def test_in_any_interleaving_each_matching_event_comes_once_and_in_order(
             await play.finish()
 
     trio.run(play_it, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+# ------------------------------------------------------------------------------------------------ nothing is offered
+
+
+async def test_a_channel_that_is_told_that_it_is_behind_reads_on() -> None:
+    shelf = Shelf()
+    channel = channel_on(shelf)
+    async with trio.open_nursery() as nursery:
+        received: list[int] = []
+
+        async def take() -> None:
+            received.extend(await receive(channel, 3))
+
+        nursery.start_soon(take)
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            channel.fall_behind(shelf.append().seq)
+    assert received == [1, 2, 3]
+
+
+async def test_a_channel_that_is_told_during_a_read_reads_again() -> None:
+    shelf = Shelf(["orders.a"])
+    channel = channel_on(shelf)
+    shelf.closed_gates = True
+    async with trio.open_nursery() as nursery:
+        received: list[int] = []
+
+        async def take() -> None:
+            received.extend(await receive(channel, 2))
+
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.fall_behind(shelf.append().seq)
+        shelf.open_gates()
+    assert received == [1, 2]
+
+
+async def test_being_told_of_what_was_reached_costs_no_read() -> None:
+    shelf = Shelf(["orders.a"])
+    channel = channel_on(shelf)
+    assert await receive(channel, 1) == [1]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.fall_behind(1)
+        assert not channel.statistics().behind
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_closed_channel_is_told_in_vain() -> None:
+    shelf = Shelf(["orders.a"])
+    channel = channel_on(shelf)
+    channel.close()
+    channel.fall_behind(1)
+    with pytest.raises(trio.EndOfChannel):
+        await channel.receive()
