@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from engine.errors import JournalBusyError
 from engine.journal import writer as writer_module
@@ -151,6 +152,25 @@ async def test_the_loop_goes_on_while_a_slow_commit_is_in_its_thread(path: Path)
         await desk.writer.durable(second)
     assert hanging.threads == [COMMIT_THREAD, COMMIT_THREAD]
     assert rows(path, "SELECT seq, name FROM records") == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.usefixtures("_in_thread")
+async def test_under_a_clock_that_jumps_a_slow_commit_stays_in_the_loop(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    # Such a clock jumps as soon as the loop has nothing to do, whatever a thread is doing meanwhile.
+    async with writing(path) as desk:
+        threads: list[str] = []
+
+        def commit() -> None:
+            threads.append(threading.current_thread().name)
+            desk.connection.really_commit()
+
+        desk.connection.commit = commit
+        await desk.writer.durable(desk.append())
+        await desk.writer.durable(desk.append())
+    assert len(threads) == 2
+    assert COMMIT_THREAD not in threads
 
 
 @pytest.mark.usefixtures("_in_thread")
