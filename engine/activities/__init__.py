@@ -1,8 +1,8 @@
 """Activities: what users define as coroutines, and how each is run, recorded, resumed.
 
-`definition` is what a user writes, `context` what an activity does things through. `execution` tells
-the story of one run, `attempts` that of one step, `branches` that of side-by-side work. `history` reads what was
-recorded, `replay` hands it out again, `failures` decides what follows an exception. `obeying` starts and resumes,
+`definition` is what a user writes, `context` what an activity does things through. `execution` tells the story of one
+run, `attempts` that of one step, `branches` that of side-by-side work, `waiting` that of a wait. `history` reads what
+was recorded, `replay` hands it out again, `failures` decides what follows an exception. `obeying` starts and resumes,
 `handle` is what whoever started an activity holds of it. The room is given its journal; it knows no subscribers.
 """
 

@@ -8,7 +8,6 @@ recorded value, the rebuilt error.
 
 from __future__ import annotations
 
-import datetime as dt
 import inspect
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,9 @@ import trio
 
 from engine.activities.definition import Step
 from engine.activities.history import RecordedCall
-from engine.clock import parse, stamp_of
+from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import decode_error, encode_error
 from engine.errors import NoStepError, PayloadError, StepTimeoutError
-from engine.journal import StoredRecord
 from engine.policies import Retry
 
 if TYPE_CHECKING:
@@ -107,7 +105,9 @@ class StepCall:
         self.attempts = self._attempts_before(recorded)
         if recorded is not None and recorded.failures:
             self.failed = len(recorded.failures)
-            await self._wait_for_next(recorded.failures[-1])
+            last = recorded.failures[-1]
+            due: str = last.facts["retry_at"]
+            await self._wait_for_next(due, rest_of(last.at, due, run.stamp()))
         while True:
             self.attempts += 1
             started = run.stamp()
@@ -117,10 +117,10 @@ class StepCall:
             finally:
                 run.around.flights.end()
             if isinstance(result, _Failure):
-                delay = await self._record_failure(result.error, started)
-                if delay is None:
+                again = await self._record_failure(result.error, started)
+                if again is None:
                     break
-                await self._sleep(delay)
+                await self._wait_for_next(*again)
             else:
                 return await self._record_value(result, started)
         raise self._rebuilt
@@ -202,8 +202,9 @@ class StepCall:
         self.run.give(self.scope, seq, at)
         return codec.decode(text)
 
-    async def _record_failure(self, error: Exception, started: str, *, final: bool = False) -> float | None:
-        """Record a failed attempt; returns the seconds until the next, `None` where there is none."""
+    async def _record_failure(self, error: Exception, started: str, *, final: bool = False) -> tuple[str, float] | None:
+        """Record a failed attempt; returns the instant of the next and the seconds until then, `None` where there is
+        none."""
         run = self.run
         self.failed += 1
         final = final or self.retry.is_final(error)
@@ -215,8 +216,9 @@ class StepCall:
             f'"error":{orjson.dumps(tree["type"]).decode()},"final":{"true" if final else "false"},'
             f'"origins":{orjson.dumps([self.path]).decode()}'
         )
-        if delay is not None:
-            facts += f',"retry_at":"{after(at, delay)}"'
+        due = None if delay is None else after(at, delay)
+        if due is not None:
+            facts += f',"retry_at":"{due}"'
         seq = run.journal.append(
             run.id,
             "step.failed",
@@ -227,29 +229,18 @@ class StepCall:
             facts=facts + "}",
             data=f'{{{self.text},"error":{orjson.dumps(tree).decode()}}}',
         )
-        if delay is not None:
+        if delay is not None and due is not None:
             # No outcome: user code is given nothing, neither now nor at replay.
             await run.journal.durable(seq)
             self.scope.last_seq = seq
-            return delay
+            return due, delay
         await run.settle(seq, self.context)
         run.give(self.scope, seq, at)
         self._rebuilt = rebuilt(run, tree, self.path)
         return None
 
-    async def _wait_for_next(self, failure: StoredRecord) -> None:
-        """Wait the rest of a wait that was begun before."""
-        await self._sleep(rest_of(failure.at, failure.facts["retry_at"], self.run.stamp()))
-
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            with trio.move_on_after(seconds):
-                await self.run.hold()
-        except trio.Cancelled:
-            await self._abandoned()
-            raise
-        if self.run.held:
-            await self.run.hold()
+    async def _wait_for_next(self, due: str, seconds: float) -> None:
+        await wait(Wait("step", self.path, due), self.context, self.digest, seconds=seconds, attempt=self.attempts)
 
     async def _abandoned(self) -> None:
         await self.context._abandoned("step", self.path, self.digest, attempt=self.attempts)
@@ -285,21 +276,3 @@ def check_size(text: str, most: int, path: str) -> None:
     # A character has at most four bytes: nearly every payload passes without being encoded.
     if len(text) * 4 > most and len(text.encode()) > most:
         raise PayloadError(path, f"larger than {most:,} bytes; keep large values elsewhere and pass on where they are")
-
-
-LATEST = "9999-12-31T23:59:59.999999Z"
-"""The last instant that a record can hold; a wait that would end later ends then."""
-
-
-def after(at: str, seconds: float) -> str:
-    """The instant so many seconds after another."""
-    try:
-        return stamp_of(parse(at) + dt.timedelta(seconds=seconds))
-    except OverflowError:
-        return LATEST
-
-
-def rest_of(begun: str, due: str, now: str) -> float:
-    """Seconds that are left of a wait; never more than it had at first, though the clock went back."""
-    length = (parse(due) - parse(begun)).total_seconds()
-    return max(0.0, min((parse(due) - parse(now)).total_seconds(), length))

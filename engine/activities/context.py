@@ -18,11 +18,12 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 import orjson
 import trio
 
-from engine.activities.attempts import StepCall, after, check_size, in_step, rebuilt, rest_of
+from engine.activities.attempts import StepCall, check_size, in_step, rebuilt
 from engine.activities.branches import Fork
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
 from engine.activities.run import Run, Scope
+from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import codec_for
 from engine.errors import ConcurrentContextError, DefinitionError, PayloadError
 from engine.journal import StoredRecord
@@ -399,22 +400,15 @@ class Context:
             await self._turn(recorded.outcome)
             return
         await self._begin("sleep", path, digest)
-        rest = seconds
         if recorded is not None and recorded.begun is not None:
-            rest = rest_of(recorded.begun.at, recorded.begun.facts["due"], run.stamp())
+            due: str = recorded.begun.facts["due"]
+            seconds = rest_of(recorded.begun.at, due, run.stamp())
         else:
             at = run.stamp()
+            due = after(at, seconds)
             length = orjson.dumps(seconds).decode()
-            facts = f'"digest":"{digest}","due":"{after(at, seconds)}","length":{length},"for":"sleep"'
-            self._record("timer.set", path, facts, at=at)
-        try:
-            with trio.move_on_after(rest):
-                await run.hold()
-        except trio.Cancelled:
-            await self._abandoned("sleep", path, digest)
-            raise
-        if run.held:
-            await run.hold()
+            self._record("timer.set", path, f'"digest":"{digest}","due":"{due}","length":{length},"for":"sleep"', at=at)
+        await wait(Wait("sleep", path, due), self, digest, seconds=seconds)
         seq, at = self._record("timer.fired", path, f'"digest":"{digest}"')
         await run.settle(seq, self)
         run.give(self._scope, seq, at)

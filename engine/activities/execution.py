@@ -16,13 +16,14 @@ import attrs
 import orjson
 import trio
 
-from engine.activities.attempts import after, check_size, rest_of
+from engine.activities.attempts import check_size
 from engine.activities.context import Context
 from engine.activities.definition import Activity
 from engine.activities.failures import judge
 from engine.activities.history import History
 from engine.activities.replay import CURRENT_RUN
 from engine.activities.run import Run, Surroundings
+from engine.activities.waiting import after, rest_of
 from engine.actors import Mailbox
 from engine.clock import parse
 from engine.codec import codec_for, encode_error, may_hold_large_int, parse_exactly

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.activities.branches import Branch
     from engine.activities.context import Context
     from engine.activities.definition import Activity
+    from engine.activities.waiting import Wait
 
 
 LANDING_STEPS = 64
@@ -160,6 +161,7 @@ class Run:
         replay: the replay under way, `None` when the run is live.
         at: the instant of the last outcome that it was given.
         cancel_scope: by which the engine ends the function.
+        waits: the calls that wait for an instant or to be woken, by path.
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class Run:
         self.fenced = False
         self.poison: NonDeterminismError | ConcurrentContextError | None = None
         self.cancel_scope = trio.CancelScope()
+        self.waits: dict[str, Wait] = {}
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
         # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.

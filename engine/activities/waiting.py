@@ -1,0 +1,112 @@
+"""The durable wait: until an instant that is recorded, or until what is waited for comes.
+
+`ctx.sleep`, the backoff between two attempts, and whatever else lets an activity wait, wait here. A wait stands in
+`Run.waits` while it lasts, so that others can see what the activity waits for, and wake it. It ends in one of these
+ways: what is waited for came; its time is over; a cancel scope of the user's own ended the call (`call.abandoned`); the
+engine cancelled it; the run was given up, which nothing that the call would do survives.
+
+What a wait records, before and after, is for its caller to do: the instant that it is *due* is recorded before it
+begins, so that another life waits the rest. Within one life it runs on the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from engine.clock import parse, stamp_of
+
+if TYPE_CHECKING:
+    from engine.activities.context import Context
+
+
+@attrs.define(eq=False)
+class Wait:
+    """A wait, as it is seen while it lasts.
+
+    Attributes:
+        call: which call waits, as `sleep`, or `step` for a backoff.
+        path: the call's path.
+        due: the instant at which its time is over; `None` where it has no end of its own.
+        came: the instant of what it waited for, once that came.
+    """
+
+    call: str
+    path: str
+    due: str | None
+    came: str | None = None
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def wake(self, at: str) -> None:
+        """What is waited for came. It may come before the wait begins, or more than once: the first one counts.
+
+        Args:
+            at: the instant at which it came; if that is after the wait's end, the wait's end comes first, however late
+                the engine looks.
+        """
+        if self.came is None or at < self.came:
+            self.came = at
+        self._scope.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time was over before what it waits for came."""
+        return self.came is None or (self.due is not None and self.due < self.came)
+
+
+async def wait(
+    wait: Wait, context: Context, digest: str, *, seconds: float = math.inf, attempt: int | None = None
+) -> bool:
+    """Wait until what is waited for comes, or the wait's time is over, whichever was earlier.
+
+    Args:
+        wait: the wait; whoever is to wake it may have it already.
+        context: whose call it is.
+        digest: commitment to the call's arguments.
+        seconds: how long until its time is over; see `rest_of`.
+        attempt: for a step, the number of its last attempt.
+
+    Returns:
+        Whether it came; `False` if the time was over.
+
+    Raises:
+        FencedError: the run was given up, and the caller is shielded from the cancellation that says so.
+
+    A checkpoint. Cancelling ends it, and records `call.abandoned` unless the engine cancels.
+    """
+    run = context._run
+    wait._scope.deadline = trio.current_time() + seconds
+    run.waits[wait.path] = wait
+    try:
+        with wait._scope:
+            await run.hold()
+    except trio.Cancelled:
+        await context._abandoned(wait.call, wait.path, digest, attempt=attempt)
+        raise
+    finally:
+        del run.waits[wait.path]
+    if run.held:
+        await run.hold()
+    return not wait.is_over
+
+
+LATEST = "9999-12-31T23:59:59.999999Z"
+"""The last instant that a record can hold; a wait that would end later ends then."""
+
+
+def after(at: str, seconds: float) -> str:
+    """The instant so many seconds after another."""
+    try:
+        return stamp_of(parse(at) + dt.timedelta(seconds=seconds))
+    except OverflowError:
+        return LATEST
+
+
+def rest_of(begun: str, due: str, now: str) -> float:
+    """Seconds that are left of a wait; never more than it had at first, though the clock went back."""
+    length = (parse(due) - parse(begun)).total_seconds()
+    return max(0.0, min((parse(due) - parse(now)).total_seconds(), length))
