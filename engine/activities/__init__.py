@@ -20,5 +20,5 @@ from engine.activities.obeying import Activities as Activities
 from engine.activities.obeying import Asked as Asked
 from engine.activities.obeying import defined as defined
 from engine.activities.replay import RestInstrument as RestInstrument
-from engine.activities.run import Flights as Flights
-from engine.activities.run import Surroundings as Surroundings
+from engine.activities.surroundings import Flights as Flights
+from engine.activities.surroundings import Surroundings as Surroundings

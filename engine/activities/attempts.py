@@ -25,7 +25,8 @@ from engine.policies import Retry
 
 if TYPE_CHECKING:
     from engine.activities.context import Context
-    from engine.activities.run import Run, Scope
+    from engine.activities.run import Run
+    from engine.activities.scopes import Scope
 
 
 @attrs.define(slots=True)

@@ -22,7 +22,8 @@ from engine.activities.attempts import StepCall, check_size, in_step, rebuilt
 from engine.activities.branches import Fork
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
-from engine.activities.run import Run, Scope
+from engine.activities.run import Run
+from engine.activities.scopes import Scope
 from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import codec_for
 from engine.errors import ConcurrentContextError, DefinitionError, PayloadError

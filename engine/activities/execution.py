@@ -22,7 +22,8 @@ from engine.activities.definition import Activity
 from engine.activities.failures import judge
 from engine.activities.history import History
 from engine.activities.replay import CURRENT_RUN
-from engine.activities.run import Run, Surroundings
+from engine.activities.run import Run
+from engine.activities.surroundings import Surroundings
 from engine.activities.waiting import after, rest_of
 from engine.actors import Mailbox
 from engine.clock import parse

@@ -19,7 +19,7 @@ import trio
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
 from engine.activities.history import History
-from engine.activities.run import Surroundings
+from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
 from engine.errors import (

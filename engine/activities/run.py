@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import attrs
 import trio
 
 from engine.activities.failures import carried_by
 from engine.activities.history import History, RecordedCall
-from engine.activities.replay import CURRENT_RUN, Replay, RestInstrument
+from engine.activities.replay import CURRENT_RUN, Replay
+from engine.activities.scopes import Scope
+from engine.activities.surroundings import Surroundings
 from engine.clock import parse
 from engine.codec import digest
 from engine.errors import ConcurrentContextError, FencedError, NonDeterminismError
-from engine.journal import Store, StoredRecord
-from engine.journal.log import quoted
+from engine.journal import StoredRecord
 
 if TYPE_CHECKING:
     from engine.activities.branches import Branch
@@ -32,61 +32,6 @@ if TYPE_CHECKING:
 
 LANDING_STEPS = 64
 """Steps of the loop that a cancelled branch has to come to its end; one without nested branches takes one or two."""
-
-
-@attrs.frozen(kw_only=True)
-class Surroundings:
-    """What a run needs of the engine around it.
-
-    Attributes:
-        journal: where it records.
-        stamp: gives the present instant, as records hold it.
-        publish: called with the topic of each of its events, and how to read it, when that is durable.
-        instrument: sees when a replay is at rest.
-        max_payload: bytes of JSON that one payload may have.
-        flights: counts the attempts under way, for draining.
-    """
-
-    journal: Store
-    stamp: Callable[[], str]
-    publish: Callable[[str, Callable[[], StoredRecord]], None]
-    instrument: RestInstrument
-    max_payload: int
-    flights: Flights
-
-
-class Flights:
-    """How many attempts at steps are under way; draining waits for the last.
-
-    Attributes:
-        count: how many.
-        draining: whether the engine closes, and nothing new may begin.
-        watcher: called with the path of each attempt that begins.
-    """
-
-    __slots__ = ("_landed", "count", "draining", "watcher")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.draining = False
-        self.watcher: Callable[[str], None] | None = None
-        self._landed: trio.Event | None = None
-
-    def begin(self, path: str) -> None:
-        self.count += 1
-        if self.watcher is not None:
-            self.watcher(path)
-
-    def end(self) -> None:
-        self.count -= 1
-        if not self.count and self._landed is not None:
-            self._landed.set()
-
-    async def wait_for_none(self) -> None:
-        """Wait until no attempt is under way."""
-        while self.count:
-            self._landed = trio.Event()
-            await self._landed.wait()
 
 
 def _never_abort(_: object) -> trio.lowlevel.Abort:
@@ -104,46 +49,6 @@ class Entry:
 
     def __init__(self) -> None:
         self.task: trio.lowlevel.Task | None = None
-
-
-class Scope:
-    """The calls of one branch, compared in order with those that are recorded.
-
-    Attributes:
-        path: the branch's path; empty for the activity's own function.
-        facts: the beginning of the facts of each of its records, as JSON text.
-        last_seq: the `seq` of the last outcome that was given in it.
-    """
-
-    __slots__ = ("_counts", "_next", "_prefix", "_recorded", "facts", "last_seq", "path")
-
-    def __init__(self, path: str, generation: int, recorded: list[RecordedCall], last_seq: int) -> None:
-        self.path = path
-        self.facts = f'{{"generation":{generation},"scope":{quoted(path)}'
-        self.last_seq = last_seq
-        self._prefix = f"{path}/" if path else ""
-        self._counts: dict[str, int] = {}
-        self._recorded = recorded
-        self._next = 0
-
-    def next_path(self, name: str) -> str:
-        """The path of the next call of this name."""
-        count = self._counts.get(name, 0) + 1
-        self._counts[name] = count
-        return f"{self._prefix}{name}" if count == 1 else f"{self._prefix}{name}#{count}"
-
-    def next_recorded(self) -> RecordedCall | None:
-        """The recorded call that stands next, if there is one."""
-        if self._next == len(self._recorded):
-            return None
-        call = self._recorded[self._next]
-        self._next += 1
-        return call
-
-    @property
-    def left(self) -> RecordedCall | None:
-        """The recorded call that was not asked for yet, if there is one."""
-        return self._recorded[self._next] if self._next < len(self._recorded) else None
 
 
 class Run:

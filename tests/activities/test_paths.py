@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.activities.paths import around, is_within, item_path, opener_of, scope_of
-from engine.activities.run import Scope
+from engine.activities.scopes import Scope
 
 
 @pytest.mark.parametrize(

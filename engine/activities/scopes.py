@@ -1,0 +1,46 @@
+"""A scope: the calls of one branch, whose names are counted and whose order is compared with the recorded one."""
+
+from __future__ import annotations
+
+from engine.activities.history import RecordedCall
+from engine.journal.log import quoted
+
+
+class Scope:
+    """The calls of one branch, compared in order with those that are recorded.
+
+    Attributes:
+        path: the branch's path; empty for the activity's own function.
+        facts: the beginning of the facts of each of its records, as JSON text.
+        last_seq: the `seq` of the last outcome that was given in it.
+    """
+
+    __slots__ = ("_counts", "_next", "_prefix", "_recorded", "facts", "last_seq", "path")
+
+    def __init__(self, path: str, generation: int, recorded: list[RecordedCall], last_seq: int) -> None:
+        self.path = path
+        self.facts = f'{{"generation":{generation},"scope":{quoted(path)}'
+        self.last_seq = last_seq
+        self._prefix = f"{path}/" if path else ""
+        self._counts: dict[str, int] = {}
+        self._recorded = recorded
+        self._next = 0
+
+    def next_path(self, name: str) -> str:
+        """The path of the next call of this name."""
+        count = self._counts.get(name, 0) + 1
+        self._counts[name] = count
+        return f"{self._prefix}{name}" if count == 1 else f"{self._prefix}{name}#{count}"
+
+    def next_recorded(self) -> RecordedCall | None:
+        """The recorded call that stands next, if there is one."""
+        if self._next == len(self._recorded):
+            return None
+        call = self._recorded[self._next]
+        self._next += 1
+        return call
+
+    @property
+    def left(self) -> RecordedCall | None:
+        """The recorded call that was not asked for yet, if there is one."""
+        return self._recorded[self._next] if self._next < len(self._recorded) else None

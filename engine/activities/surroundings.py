@@ -1,0 +1,66 @@
+"""What the activities of one engine have around them: the journal, the clock, and the count of what is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from engine.activities.replay import RestInstrument
+from engine.journal import Store, StoredRecord
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What a run needs of the engine around it.
+
+    Attributes:
+        journal: where it records.
+        stamp: gives the present instant, as records hold it.
+        publish: called with the topic of each of its events, and how to read it, when that is durable.
+        instrument: sees when a replay is at rest.
+        max_payload: bytes of JSON that one payload may have.
+        flights: counts the attempts under way, for draining.
+    """
+
+    journal: Store
+    stamp: Callable[[], str]
+    publish: Callable[[str, Callable[[], StoredRecord]], None]
+    instrument: RestInstrument
+    max_payload: int
+    flights: Flights
+
+
+class Flights:
+    """How many attempts at steps are under way; draining waits for the last.
+
+    Attributes:
+        count: how many.
+        draining: whether the engine closes, and nothing new may begin.
+        watcher: called with the path of each attempt that begins.
+    """
+
+    __slots__ = ("_landed", "count", "draining", "watcher")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.draining = False
+        self.watcher: Callable[[str], None] | None = None
+        self._landed: trio.Event | None = None
+
+    def begin(self, path: str) -> None:
+        self.count += 1
+        if self.watcher is not None:
+            self.watcher(path)
+
+    def end(self) -> None:
+        self.count -= 1
+        if not self.count and self._landed is not None:
+            self._landed.set()
+
+    async def wait_for_none(self) -> None:
+        """Wait until no attempt is under way."""
+        while self.count:
+            self._landed = trio.Event()
+            await self._landed.wait()
