@@ -50,7 +50,7 @@ from engine.journal.origin import user_at_host
 from engine.messages import Command, Event, check_by, check_id, new_id
 from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
-from engine.topics import check_topic
+from engine.topics import check_published
 from engine.version import VERSION
 from engine.watchdog import Found, Stopping, watch_stopping, watching
 
@@ -567,14 +567,14 @@ class Engine:
             The event.
 
         Raises:
-            TopicError: the topic is not one.
+            TopicError: the topic is not one, or begins with `playbill`: those are the engine's own.
             PayloadError: the data cannot be encoded; nothing was recorded.
             IdConflictError: the id was published with other data.
             JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be.
 
         Cancelling leaves open whether it is recorded.
         """
-        check_topic(topic)
+        check_published(topic)
         _check_asked(id=id, key=key)
         codec = codec_for(type(data))
         text = codec.encode(data, "data")

@@ -35,6 +35,7 @@ from engine import (
     PayloadError,
     Restart,
     Settings,
+    TopicError,
     WaitTimeoutError,
     activity,
     step,
@@ -297,6 +298,27 @@ async def test_what_is_published_is_durable_and_reaches_subscribers(path: str) -
         assert await receive.receive() == event
     assert (event.data, event.key, event.headers) == (Order("a", 1), "a", {"from": "web"})
     assert event.at.tzinfo is dt.UTC
+
+
+async def test_nothing_is_published_as_one_of_the_engine_s_own_doings(path: str) -> None:
+    async with Engine.open(path) as engine:
+        with pytest.raises(TopicError, match="begin with another word"):
+            await engine.publish("playbill.supervision.crashed", {})
+    assert kinds(path, "/engine").count("event.published") == 0
+
+
+async def test_no_activity_emits_one_of_the_engine_s_own_doings(path: str) -> None:
+    @activity(name="pretending")
+    async def pretending(ctx: Context) -> str:
+        try:
+            await ctx.emit("playbill.activities.failed", {})
+        except TopicError as error:
+            return error.topic
+        return "emitted"
+
+    async with Engine.open(path, pretending) as engine:
+        assert await engine.run(pretending, id="p-1") == "playbill.activities.failed"
+    assert "event.emitted" not in kinds(path, "p-1")
 
 
 async def test_the_same_id_publishes_once(path: str) -> None:

@@ -32,7 +32,7 @@ from engine.journal.events import event_of
 from engine.journal.log import quoted
 from engine.messages import Event, check_by, check_name, new_id
 from engine.policies import Retry
-from engine.topics import check_topic
+from engine.topics import check_published
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -324,7 +324,7 @@ class Context:
             The event, durable by then.
 
         Raises:
-            TopicError: the topic is not one.
+            TopicError: the topic is not one, or begins with `playbill`: those are the engine's own.
             PayloadError: the data cannot be encoded; nothing was recorded.
 
         Cancelling does not take an event back; at replay it is not published again.
@@ -333,7 +333,7 @@ class Context:
         self._use()
         if run.held:
             await run.hold()
-        check_topic(topic)
+        check_published(topic)
         if key is not None:
             check_by(key)
         codec = codec_for(type(data))

@@ -15,7 +15,8 @@ import orjson
 from engine.audit.rows import ActivityRow, CommandRow, ErrorRow, EventRow, Record, StepRow
 from engine.clock import parse
 from engine.errors import PayloadError
-from engine.journal.kinds import ENDED, STATUS_AFTER
+from engine.journal.events import system_event_id
+from engine.journal.kinds import ENDED, STATUS_AFTER, SYSTEM_TOPICS
 from engine.messages import ActivityStatus
 
 STEP_KINDS = ("step.completed", "step.failed")
@@ -98,7 +99,9 @@ def command_of(record: Record) -> CommandRow:
 
 
 def event_of(record: Record) -> EventRow:
-    """An event's row."""
+    """An event's row; a record of the engine's own doings is shown as subscribers are given it."""
+    if record.kind in SYSTEM_TOPICS:
+        return _system_event_of(record)
     source = record.stream if record.kind == "event.emitted" else record.by or record.stream
     return EventRow(
         seq=record.seq,
@@ -109,6 +112,20 @@ def event_of(record: Record) -> EventRow:
         source=source,
         cause=record.facts.get("cause"),
         key=record.facts.get("key"),
+    )
+
+
+def _system_event_of(record: Record) -> EventRow:
+    seen = {field: getattr(record, field) for field in ("kind", "stream", "name", "run", "facts", "data")}
+    return EventRow(
+        seq=record.seq,
+        id=system_event_id(record.seq),
+        topic=SYSTEM_TOPICS[record.kind],
+        data=seen,
+        at=record.at,
+        source=record.stream,
+        cause=record.facts.get("id") if record.kind == "delivery.dead" else None,
+        key=None,
     )
 
 

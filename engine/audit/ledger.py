@@ -46,7 +46,7 @@ from engine.audit.rows import (
 from engine.audit.verification import verify
 from engine.clock import parse
 from engine.errors import ActivityNotFoundError, JournalDamagedError, PlaybillError
-from engine.journal.kinds import EVENT_KINDS, STATUS_AFTER, SUBSCRIBER_STREAMS, TERMINAL_KINDS
+from engine.journal.kinds import EVENT_KINDS, STATUS_AFTER, SUBSCRIBER_STREAMS, SYSTEM_TOPICS, TERMINAL_KINDS
 from engine.journal.records import COLUMNS
 from engine.messages import ActivityStatus
 from engine.topics import TopicPattern
@@ -59,6 +59,7 @@ def _kinds(kinds: Iterable[str]) -> str:
 
 _COMMANDS = "kind IN ('command.accepted', 'command.denied')"
 _EVENTS = f"kind IN ({', '.join(repr(kind) for kind in EVENT_KINDS)})"
+_SYSTEM_EVENTS = f"kind IN ({_kinds(SYSTEM_TOPICS)})"
 _STEPS = f"kind IN ({_kinds(STEP_KINDS)})"
 _CHANGES = f"kind IN ({_kinds(kind for kind in STATUS_AFTER if kind != 'command.accepted')})"
 _FACTS_ONLY = COLUMNS.replace("data", "NULL")
@@ -321,10 +322,11 @@ class Ledger:
         until: dt.datetime | None = None,
         limit: int | None = None,
     ) -> Iterator[EventRow]:
-        """Events, of activities and from outside, in order.
+        """Events, of activities and from outside, in order; or the engine's own doings, as subscribers are given them.
 
         Args:
-            topic: a topic pattern, as `orders.*.paid` or `#`.
+            topic: a topic pattern, as `orders.*.paid` or `#`. One whose first word is `playbill` selects the records
+                that are seen as events on system topics, and no others; no other pattern selects them.
             since: recorded at this instant or later.
             until: recorded before this instant.
             limit: how many at most.
@@ -335,10 +337,9 @@ class Ledger:
         """
         pattern = TopicPattern(topic)
         bounds = Period(since=since, until=until).bounds()
-        records = self._reader.records(f"{_EVENTS} AND at >= ? AND at < ?", bounds)
-        return _limited(
-            (event_of(record) for record in records if pattern.matches_words((record.name or "").split("."))), limit
-        )
+        kinds = _SYSTEM_EVENTS if pattern.is_of_the_system else _EVENTS
+        events = map(event_of, self._reader.records(f"{kinds} AND at >= ? AND at < ?", bounds))
+        return _limited((event for event in events if pattern.matches_words(event.topic.split("."))), limit)
 
     def dead_letters(self, *, subscriber: str | None = None) -> Iterator[DeadLetterRow]:
         """Events that a subscriber could not handle, subscriber by subscriber, in order.

@@ -24,6 +24,7 @@ Examples:
   playbill events --journal transfers.db
   playbill events 'transfers.*.rejected' --since 2026-11-23
   playbill events 'orders.#' --json
+  playbill events 'playbill.supervision.#'
 """
 
 
@@ -46,6 +47,7 @@ def list_events(
     """List events, in the order in which they were recorded.
 
     TOPIC is a pattern, in which `*` is one word and `#` is zero or more; all events, unless given. Put it in quotes.
+    One that begins with `playbill` lists the engine's own doings instead, as subscribers to it are given them.
     """
     wanted = rows_wanted(limit, on_terminal=is_terminal() and not as_json)
     with Ledger.open(journal) as ledger:

@@ -35,13 +35,18 @@ def event_of(record: StoredRecord, *, data: Any) -> Event[Any]:
     )
 
 
+def system_event_id(seq: int) -> str:
+    """The id of the event as which the record of this `seq` is seen."""
+    return f"playbill:{seq}"
+
+
 def seen_as_event(record: StoredRecord) -> StoredRecord:
     """A record of the engine's doings, of one of the kinds in `SYSTEM_TOPICS`, in the form of one that holds an event.
 
     There is no such record in the journal. The event's id is made of the record's `seq`; its data is the record: its
     kind, its name, the activity's run, and its facts and data. What of a dead letter caused it is the event that died.
     """
-    facts: dict[str, Any] = {"id": f"playbill:{record.seq}"}
+    facts: dict[str, Any] = {"id": system_event_id(record.seq)}
     if record.kind == "delivery.dead":
         facts["cause"] = record.facts["id"]
     data = {

@@ -13,6 +13,7 @@ from .channel import Published as Published
 from .channel import Source as Source
 from .pattern import SYSTEM_WORD as SYSTEM_WORD
 from .pattern import TopicPattern as TopicPattern
+from .pattern import check_published as check_published
 from .pattern import check_topic as check_topic
 from .router import Router as Router
 from .trie import Trie as Trie

@@ -12,7 +12,8 @@ zero or more. Every other word matches itself, code point by code point: no case
 | no text at all, more than 255 bytes | refused | refused |
 
 A *system topic* is one whose first word is `playbill`. Only a pattern whose own first word is `playbill` matches it, so
-that whoever subscribes to `#` is told of what was published, and not of the engine's own doings.
+that whoever subscribes to `#` is told of what was published, and not of the engine's own doings. On a system topic
+nobody publishes.
 """
 
 from __future__ import annotations
@@ -48,6 +49,21 @@ def check_topic(topic: str) -> None:
         if found[0] in (ONE_WORD, ANY_WORDS):
             raise TopicError(topic, f"a topic holds no {found[0]!r}: only patterns do; leave it out")
         raise TopicError(topic, f"a topic holds no control character, here {found[0]!r}; leave it out")
+
+
+def check_published(topic: str) -> None:
+    """Refuses what no event can be published on: what is not a topic, and the engine's own topics.
+
+    Args:
+        topic: the text to look at.
+
+    Raises:
+        TopicError: it is not a topic, or its first word is `playbill`.
+    """
+    check_topic(topic)
+    if topic.partition(".")[0] == SYSTEM_WORD:
+        why = f"topics whose first word is {SYSTEM_WORD!r} tell of the engine's own doings; begin with another word"
+        raise TopicError(topic, why)
 
 
 def _check_length(text: str, what: str) -> None:

@@ -198,6 +198,37 @@ def test_an_event_has_its_source(ledger: Ledger) -> None:
     assert (published.source, published.topic) == ("carol", "orders.us.late")
 
 
+def test_a_pattern_that_says_playbill_selects_the_engine_s_own_doings_as_subscribers_are_given_them(
+    ledger: Ledger,
+) -> None:
+    (failed,) = ledger.events("playbill.activities.failed")
+    record = next(record for record in ledger.history("order-2") if record.kind == "activity.failed")
+    assert (failed.seq, failed.id, failed.source, failed.at) == (
+        record.seq,
+        f"playbill:{record.seq}",
+        "order-2",
+        record.at,
+    )
+    assert failed.data == {
+        "kind": "activity.failed",
+        "stream": "order-2",
+        "name": record.name,
+        "run": record.run,
+        "facts": record.facts,
+        "data": record.data,
+    }
+
+
+def test_a_dead_letter_among_the_engine_s_doings_has_the_event_that_died_as_its_cause(ledger: Ledger) -> None:
+    (letter,) = ledger.events("playbill.dead_letters")
+    assert (letter.source, letter.cause) == ("/subscribers/mailer", "event-2")
+
+
+def test_no_other_pattern_selects_the_engine_s_own_doings(ledger: Ledger) -> None:
+    assert {row.topic.partition(".")[0] for row in ledger.events("playbill.#")} == {"playbill"}
+    assert {row.topic.partition(".")[0] for row in ledger.events("#")} == {"orders"}
+
+
 def test_a_wrong_topic_pattern_is_refused(ledger: Ledger) -> None:
     with pytest.raises(TopicError):
         ledger.events("orders.#x")

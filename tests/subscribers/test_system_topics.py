@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from engine import Context, Engine, Event, Restart, activity, subscriber
+from engine.audit import Ledger
 from engine.clock import parse
 from engine.journal.kinds import SYSTEM_TOPICS
 from engine.policies import Retry
@@ -87,6 +88,23 @@ async def test_a_dead_letter_is_seen_with_the_event_that_died(open_world: Any, s
         died.facts["id"],
     )
     assert event.data["facts"]["event"] == died.seq
+
+
+async def test_one_that_cannot_be_handled_is_a_dead_letter_that_shows_it(tmp_path: Any, scripted: Any) -> None:
+    @activity(name="failing", restart=Restart(0))
+    async def failing(ctx: Context) -> None:
+        raise ValueError("as planned")
+
+    seen = scripted(KeyError("the handler's"))
+    path = str(tmp_path / "j.db")
+    async with Engine.open(path, failing, listener(seen, "playbill.activities.failed", retry=Retry(1))) as engine:
+        await (await engine.start(failing, id="f-1")).wait("failed")
+        await seen.times(1)
+    with Ledger.open(path) as ledger:
+        (letter,) = ledger.dead_letters()
+        assert list(ledger.events("playbill.activities.failed")) == [letter.event]
+    assert (letter.event.id, letter.event.source) == (seen.events[0].id, "f-1")
+    assert (letter.event.topic, letter.event.data) == (seen.events[0].topic, seen.events[0].data)
 
 
 @pytest.mark.parametrize("pattern", ["#", "*.supervision.crashed", "orders.#"])

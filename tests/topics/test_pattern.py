@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TopicError
-from engine.topics import TopicPattern, check_topic
+from engine.topics import TopicPattern, check_published, check_topic
 
 MATCHES = [
     ("orders", "orders"),
@@ -151,6 +151,18 @@ def test_what_is_no_pattern_is_refused_with_its_text_and_the_reason(pattern: str
         TopicPattern(pattern)
     assert caught.value.topic == pattern
     assert caught.value.why
+
+
+@pytest.mark.parametrize("topic", ["playbill", "playbill.supervision.crashed", "playbill.", "orders.*", ""])
+def test_nothing_is_published_on_the_engine_s_own_topics_or_on_what_is_no_topic(topic: str) -> None:
+    with pytest.raises(TopicError) as caught:
+        check_published(topic)
+    assert caught.value.topic == topic
+
+
+@pytest.mark.parametrize("topic", ["playbills", "orders.playbill", ".playbill", "Playbill.a"])
+def test_a_topic_that_only_resembles_the_engine_s_own_can_be_published_on(topic: str) -> None:
+    check_published(topic)
 
 
 def test_a_topic_error_is_a_value_error() -> None:
