@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import ModuleType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, TypeVarTuple, overload
@@ -39,7 +39,15 @@ from engine.activities import (
 from engine.activities.attempts import check_size
 from engine.activities.definition import described
 from engine.activities.execution import Execution
-from engine.actors import Intensity, SupervisionEvent, SupervisorRef, SupervisorSpec, open_supervisor
+from engine.actors import (
+    Intensity,
+    Stopping,
+    SupervisionEvent,
+    Supervisor,
+    SupervisorRef,
+    SupervisorSpec,
+    open_supervisor,
+)
 from engine.alone import alone
 from engine.clock import Clock, SystemClock, stamp
 from engine.codec import ValueCodec, canonical, codec_for, encode_error
@@ -52,7 +60,7 @@ from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
 from engine.topics import check_published
 from engine.version import VERSION
-from engine.watchdog import Found, Stopping, watch_stopping, watching
+from engine.watchdog import Found, watch_stopping, watching
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -207,10 +215,8 @@ class Engine:
                     with trio.CancelScope(shield=True):
                         await nursery.start(journal.run)
                     try:
-                        with _watched(journal, nursery, settings, idle=definitions is None) as watch_end:
-                            async with cls._supervised(
-                                journal, definitions, settings, now, authorize, watch_end
-                            ) as engine:
+                        with _watched(journal, nursery, settings, idle=definitions is None) as watch:
+                            async with cls._supervised(journal, definitions, settings, now, authorize, watch) as engine:
                                 yield engine
                     finally:
                         try:
@@ -232,12 +238,13 @@ class Engine:
         settings: Settings,
         now: Callable[[], str],
         authorize: Authorize | None,
-        watch_end: Callable[[Callable[[], Iterable[Stopping]]], None],
+        watch: Callable[[Supervisor], None],
     ) -> AsyncIterator[Self]:
         """The supervision tree around the block."""
         tree = [SupervisorSpec(name, intensity=intensity) for name, intensity in BRANCHES.items()]
         on_event = functools.partial(_record_supervision, journal)
         async with open_supervisor(intensity=Intensity(0), children=tree, on_event=on_event) as root:
+            watch(root)
             branches = {name: _supervisor(root.registry[f"/{name}"]) for name in BRANCHES}
             subscriptions = Subscriptions(
                 journal,
@@ -271,7 +278,6 @@ class Engine:
                     await activities.drain()
                     subscriptions.closing()
                     activities.close()
-                    watch_end(functools.partial(_stopping, branches, settings))
 
     async def _begin(self, definitions: _Definitions) -> None:
         self._register(definitions)
@@ -657,30 +663,26 @@ def _check_asked(
 @contextlib.contextmanager
 def _watched(
     journal: SQLiteJournal, nursery: trio.Nursery, settings: Settings, *, idle: bool
-) -> Iterator[Callable[[Callable[[], Iterable[Stopping]]], None]]:
-    """Watch the tree: for what blocks the loop, and, from a call of what this gives on, for what does not end."""
+) -> Iterator[Callable[[Supervisor], None]]:
+    """Watch for what blocks the loop, and in the tree that is given to what this gives, for what does not end."""
     found = functools.partial(_record_found, journal)
     # Whatever has cancelled the block: the tree is stopped with its allowances all the same, and watched meanwhile.
     scope = trio.CancelScope(shield=True)
 
-    async def watch_end(actors: Callable[[], Iterable[Stopping]]) -> None:
+    async def watch(tree: Supervisor) -> None:
         with scope:
-            await watch_stopping(actors, found)
+            await watch_stopping(tree, found, due=_cancelled_at)
 
     with watching(math.inf if idle else settings.stall_after, found):
         try:
-            yield lambda actors: nursery.start_soon(watch_end, actors)
+            yield lambda tree: nursery.start_soon(watch, tree)
         finally:
             scope.cancel()
 
 
-def _stopping(branches: dict[str, SupervisorRef], settings: Settings) -> Iterator[Stopping]:
-    """The actors in the order in which they are stopped, each with its allowance."""
-    for name, branch in reversed(branches.items()):
-        # The runs of all activities were given up, and so cancelled, before.
-        allowance = 0.0 if name == "activities" else settings.drain_within
-        for child in reversed(branch.which_children()):
-            yield child.ref, allowance
+def _cancelled_at(run: Stopping) -> float:
+    """When a run that is being stopped is cancelled. Those of activities were given up, and so cancelled, before."""
+    return run.asked if run.ref.path.startswith("/activities/") else run.due
 
 
 def _record_found(journal: SQLiteJournal, found: Found) -> None:

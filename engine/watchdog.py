@@ -7,8 +7,8 @@ it is told too. Between two answers the thread waits, so that the loop is asked 
 it costs. What blocks for less than `stall_after` is never reported; what blocks for twice as long always is, unless it
 is C code that keeps the interpreter to itself: then it is found when that ends, if the task still runs.
 
-*Ignoring.* When a tree is being stopped its actors go one after another, the last first, and each is cancelled when its
-allowance is over. One that is still there a moment later is reported, and where it stands.
+*Ignoring.* An actor that is stopped, at the end of its tree or before, is cancelled when its allowance is over. It is
+reported if it is still there a moment later, and where it stands.
 
 Tasks are told by the names that supervisors give them: an actor's is its path. A task in a nursery of an actor's counts
 as that actor's. Everything is found from the outside, by what Trio and the interpreter show of any task: the tasks
@@ -23,14 +23,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import trio
 
-from engine.actors import Ref, SupervisorRef, watch
+from engine.actors import Stopping, Supervisor
 
 if TYPE_CHECKING:
     from trio.lowlevel import Task
@@ -158,31 +158,30 @@ def _stack_of(task: Task, frame: FrameType | None) -> str:
 # ------------------------------------------------------------------------------------------------ ignoring
 
 
-Stopping: TypeAlias = tuple["Ref[Any] | SupervisorRef", float]
-"""An actor that is being stopped, and the seconds that it is given."""
-
-
-async def watch_stopping(actors: Callable[[], Iterable[Stopping]], found: Callable[[Found], None]) -> None:
-    """While a tree is being stopped: report the actors that are still there though they were cancelled.
+async def watch_stopping(
+    tree: Supervisor, found: Callable[[Found], None], *, due: Callable[[Stopping], float] = lambda run: run.due
+) -> None:
+    """Watch what is stopped in a tree: report the runs that are still there though they were cancelled, each once.
 
     Args:
-        actors: gives them in the order in which they are stopped; called only where the end takes longer than a moment.
+        tree: the supervisor at the top.
         found: called for each of them; must not raise. It is logged in any case.
+        due: when a run is cancelled, where that is not at the end of its allowance.
 
-    Returns when all are gone. Cancelling ends the watch.
+    Goes on until it is cancelled. While nothing is being stopped it waits, and costs nothing.
     """
-    # An end that comes as it should costs nothing.
-    await trio.sleep(GRACE)
-    for actor, allowance in actors():
-        asked = trio.current_time()
-        with watch(actor) as ends:
-            with trio.move_on_after(allowance + GRACE):
-                with contextlib.suppress(trio.EndOfChannel):
-                    await ends.receive()
-                continue
-            _report_overdue(actor.path, trio.current_time() - asked - allowance, found)
-            with contextlib.suppress(trio.EndOfChannel):
-                await ends.receive()
+    reported: set[Stopping] = set()
+    while True:
+        await tree.wait_stopping()
+        # An end that comes as it should costs nothing, however many come one after another.
+        await trio.sleep(GRACE)
+        now = trio.current_time()
+        stopping = tree.stopping()
+        reported.intersection_update(stopping)
+        for run in stopping:
+            if run not in reported and now - due(run) >= GRACE:
+                reported.add(run)
+                _report_overdue(run.ref.path, now - due(run), found)
 
 
 def _report_overdue(path: str, seconds: float, found: Callable[[Found], None]) -> None:

@@ -6,11 +6,13 @@ cancelled ends when it was found.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import trio
 import trio.testing
 
 from engine import Context, Engine, Event, Settings, activity, subscriber, watchdog
-from engine.actors import ChildSpec, Mailbox, open_supervisor
+from engine.actors import ChildSpec, Mailbox, Supervisor, SupervisorRef, open_supervisor
 from engine.watchdog import Found, path_of, watch_stopping, watching
 
 PATIENCE = 60.0
@@ -188,13 +190,32 @@ async def test_the_main_task_has_no_path() -> None:
 # ------------------------------------------------------------------------------------------------ ignoring
 
 
+@contextlib.asynccontextmanager
+async def one_actor(
+    act: Callable[[Mailbox[Any]], Coroutine[Any, Any, None]], found: Callable[[Found], None], **options: Any
+) -> AsyncIterator[Supervisor]:
+    """A watched tree of one actor, `/deaf`, with an allowance of three seconds."""
+    async with trio.open_nursery() as nursery:
+        async with open_supervisor() as supervisor:
+            nursery.start_soon(functools.partial(watch_stopping, supervisor, found, **options))
+            await supervisor.start_child(ChildSpec("deaf", act, shutdown=3.0))
+            yield supervisor
+        nursery.cancel_scope.cancel()
+
+
+async def go_on(mailbox: Mailbox[Any]) -> None:
+    """For 20 seconds after it was asked to end, whether it is cancelled or not."""
+    await mailbox.stopping.wait()
+    with trio.CancelScope(shield=True):
+        await trio.sleep(20)
+
+
 async def test_an_actor_that_ignores_being_cancelled_is_found_after_its_allowance(
     autojump_clock: trio.testing.MockClock, line: Line
 ) -> None:
-    told = Told()
-    end = trio.Event()
+    end, told = trio.Event(), Told()
 
-    async def go_on(mailbox: Mailbox[Any]) -> None:
+    async def go_on_until_it_is_found(mailbox: Mailbox[Any]) -> None:
         with trio.CancelScope(shield=True):
             await end.wait()
 
@@ -202,9 +223,8 @@ async def test_an_actor_that_ignores_being_cancelled_is_found_after_its_allowanc
         told(overdue)
         end.set()
 
-    async with trio.open_nursery() as nursery, open_supervisor() as supervisor:
-        ref = await supervisor.start_child(ChildSpec("deaf", go_on, shutdown=3.0))
-        nursery.start_soon(watch_stopping, lambda: [(ref, 3.0)], found)
+    async with one_actor(go_on_until_it_is_found, found):
+        pass
     overdue = await told.one()
     assert (overdue.what, overdue.path) == ("overdue", "/deaf")
     assert "await end.wait()" in overdue.stack
@@ -212,16 +232,37 @@ async def test_an_actor_that_ignores_being_cancelled_is_found_after_its_allowanc
     assert line.text.startswith("/deaf was cancelled, and goes on ")
 
 
-async def test_an_actor_that_ends_within_its_allowance_is_not_reported(autojump_clock: trio.testing.MockClock) -> None:
-    told = Told()
+async def test_each_run_that_ignores_being_cancelled_is_found_once_while_its_tree_lives_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    found: list[Found] = []
+    async with one_actor(go_on, found.append) as supervisor:
+        for number in (1, 2):
+            await trio.sleep(100)
+            await supervisor.terminate_child("deaf")
+            assert len(found) == number
+            assert 0 <= found[-1].seconds - watchdog.GRACE <= watchdog.GRACE
+            await supervisor.restart_child("deaf")
 
+
+async def test_one_that_was_cancelled_before_its_allowance_is_found_by_then(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = Told()
+    async with one_actor(go_on, told, due=lambda run: run.asked) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.terminate_child, "deaf")
+        await told.one()
+        assert trio.current_time() <= 2 * watchdog.GRACE
+
+
+async def test_an_actor_that_ends_within_its_allowance_is_not_reported(autojump_clock: trio.testing.MockClock) -> None:
     async def take_its_time(mailbox: Mailbox[Any]) -> None:
         await mailbox.stopping.wait()
         await trio.sleep(2.9)
 
-    async with trio.open_nursery() as nursery, open_supervisor() as supervisor:
-        ref = await supervisor.start_child(ChildSpec("slow", take_its_time, shutdown=3.0))
-        nursery.start_soon(watch_stopping, lambda: [(ref, 3.0)], told)
+    told = Told()
+    async with one_actor(take_its_time, told):
+        pass
     assert told.found == []
 
 
@@ -304,6 +345,42 @@ async def test_an_activity_that_ignores_the_engine_s_end_is_a_record(
     with closing(sqlite3.connect(path)) as connection:
         (last,) = connection.execute("SELECT kind FROM records ORDER BY seq DESC LIMIT 1").fetchone()
     assert last == "engine.closed"
+
+
+async def test_a_subscriber_that_ignores_its_end_in_a_living_engine_is_a_record(
+    path: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "GRACE", 0.01)
+    runs = trio.Event()
+
+    @subscriber("numbers", name="deaf")
+    async def deaf(event: Event[int]) -> None:
+        with trio.CancelScope(shield=True):
+            runs.set()
+            await until(line.there.is_set)
+
+    monkeypatch.setattr("engine.runtime.open_supervisor", kept := _Kept())
+    async with Engine.open(path, deaf, settings=Settings(drain_within=0.0, stall_after=math.inf)) as engine:
+        await engine.publish("numbers", 1)
+        await runs.wait()
+        subscribers = kept.root.registry["/subscribers"]
+        assert isinstance(subscribers, SupervisorRef)
+        await subscribers.terminate_child("deaf")
+        await until(lambda: records(path, "actor.overdue"))
+        await engine.publish("numbers", 2)
+    ((stream, name, _, _),) = records(path, "actor.overdue")
+    assert stream == name == "/subscribers/deaf"
+
+
+class _Kept:
+    """Opens supervisors, and keeps the last one: what an engine's tree is."""
+
+    root: Supervisor
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, **options: Any) -> AsyncIterator[Supervisor]:
+        async with open_supervisor(**options) as self.root:
+            yield self.root
 
 
 async def test_a_cancelled_block_s_end_is_watched_too(path: str, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from .children import ChildCounts as ChildCounts
 from .children import ChildInfo as ChildInfo
 from .children import ChildKind as ChildKind
 from .children import ChildState as ChildState
+from .children import Stopping as Stopping
 from .dead_letters import DeadLetter as DeadLetter
 from .events import SupervisionEvent as SupervisionEvent
 from .mailbox import Mailbox as Mailbox

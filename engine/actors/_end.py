@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def ended(family: Family, child: Child, reason: EndReason, error: Exception | None) -> None:
     """A run has ended."""
     was, child.phase = child.phase, Phase.STOPPED
+    if was is Phase.STOPPING:
+        family.tree.end_stopping(child)
     child.stopped = True
     if child.mailbox is not None:
         child.mailbox._end()

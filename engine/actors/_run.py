@@ -97,6 +97,7 @@ async def _abandon(family: Family, child: Child, start: Start) -> None:
         return
     child.phase = Phase.STOPPING
     child.final = True
+    family.tree.begin_stopping(child, 0)
     child.scope.cancel()
     with trio.CancelScope(shield=True):
         await child.ended()
@@ -202,6 +203,7 @@ def ask_to_stop(family: Family, child: Child) -> None:
     if child.family is not None:
         child.family.close(final=child.final or family.final)
     allowance = child.spec.shutdown
+    family.tree.begin_stopping(child, allowance)
     if child.waiting or allowance == 0:
         child.scope.cancel()
     else:

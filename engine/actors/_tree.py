@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+import trio
+
+from .children import Stopping
 from .dead_letters import DeadLetter
 from .events import SupervisionEvent
 
 if TYPE_CHECKING:
+    from ._child import Child
     from .ref import Ref
     from .supervisor_ref import SupervisorRef
 
@@ -21,7 +25,7 @@ _log = logging.getLogger("engine.actors")
 class Tree:
     """The registry of one `open_supervisor`, its hooks, and the context in which all of its actors run."""
 
-    __slots__ = ("_on_dead_letter", "_on_event", "context", "names", "registry")
+    __slots__ = ("_on_dead_letter", "_on_event", "_stopping", "_stops", "context", "names", "registry")
 
     def __init__(
         self,
@@ -32,9 +36,35 @@ class Tree:
         self._on_event = on_event
         self.names: dict[str, Ref[Any] | SupervisorRef] = {}
         self.registry: Mapping[str, Ref[Any] | SupervisorRef] = MappingProxyType(self.names)
+        self._stopping: dict[Child, tuple[float, float]] = {}
+        """The runs that were asked to end, each with when it was, and when its allowance is over."""
+        self._stops: trio.Event | None = None
         # A run begins with the context variables that the tree was opened with, whoever started it and whatever the run
         # before it had set: else a restarted actor would not be the one that crashed, begun again.
         self.context = contextvars.copy_context()
+
+    def begin_stopping(self, child: Child, allowance: float) -> None:
+        """A run of a child was asked to end, and is cancelled after so many seconds."""
+        now = trio.current_time()
+        self._stopping[child] = (now, now + allowance)
+        if self._stops is not None:
+            self._stops.set()
+
+    def end_stopping(self, child: Child) -> None:
+        """A run that was asked to end has ended."""
+        self._stopping.pop(child, None)
+
+    def stopping(self) -> tuple[Stopping, ...]:
+        return tuple(Stopping(child.ref, asked, due) for child, (asked, due) in self._stopping.items())
+
+    async def wait_stopping(self) -> None:
+        """Waits until a run is being stopped; none may be any more when this returns."""
+        if self._stopping:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._stops is None or self._stops.is_set():
+            self._stops = trio.Event()
+        await self._stops.wait()
 
     def bury(self, path: str, message: object, reason: str) -> None:
         """Hands a dead letter to whoever wants them."""

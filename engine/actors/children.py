@@ -47,6 +47,18 @@ class ChildInfo:
 
 
 @attrs.frozen
+class Stopping:
+    """A run that was asked to end and has not ended yet, as it stood when `stopping` was called."""
+
+    ref: Ref[Any] | SupervisorRef
+    """The actor's ref, or the supervisor's."""
+    asked: float
+    """When it was asked, in seconds of Trio's clock."""
+    due: float
+    """When its allowance is over and it is cancelled; `math.inf` for one that may take as long as it likes."""
+
+
+@attrs.frozen
 class ChildCounts:
     """How many children there were when `count_children` was called."""
 

@@ -20,6 +20,7 @@ from ..alone import alone
 from ..errors import ChildStartError, RestartIntensityError
 from ._family import Family
 from ._tree import Tree
+from .children import Stopping
 from .dead_letters import DeadLetter
 from .events import SupervisionEvent
 from .ref import Ref
@@ -44,6 +45,22 @@ class Supervisor(SupervisorRef):
         A name is there as long as the specification is, whether the actor runs or not.
         """
         return self._tree.registry
+
+    def stopping(self) -> Sequence[Stopping]:
+        """The runs anywhere below this supervisor that were asked to end and have not, in the order in which they were
+        asked. Never waits.
+
+        One whose `due` has passed was cancelled, and does not heed that.
+        """
+        return self._tree.stopping()
+
+    async def wait_stopping(self) -> None:
+        """Waits until some run below this supervisor is being stopped. A checkpoint.
+
+        Returns at once while one is. By the time the caller's task goes on it may have ended: look with `stopping`.
+        Cancelling has no effect but to end the wait.
+        """
+        await self._tree.wait_stopping()
 
 
 def open_supervisor(

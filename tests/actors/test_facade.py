@@ -26,6 +26,7 @@ PUBLIC = (
     "Request",
     "RestartType",
     "Strategy",
+    "Stopping",
     "SupervisionEvent",
     "Supervisor",
     "SupervisorRef",
