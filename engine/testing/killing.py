@@ -9,7 +9,6 @@ on that file, goes on from there.
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import math
 import random
@@ -33,13 +32,14 @@ from engine.journal.projections import PROJECTED, Projected, Projections
 from engine.journal.writer import Batch, CommitThread
 from engine.messages import ActivityStatus
 from engine.runtime import Definition, Engine, Settings
+from engine.testing.clock import TrioTime
+from engine.testing.opening import spare_the_disk
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 
 _ID = "crash-everywhere"
-_EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 AGAIN = 0.4
 """The part of the runs that are killed a second time."""
 
@@ -250,22 +250,11 @@ async def live(
     return None
 
 
-class TrioTime:
-    """A wall clock that goes with Trio's, so that a mock clock's jumps are seen in the journal too."""
-
-    def now(self) -> dt.datetime:
-        return _EPOCH + dt.timedelta(seconds=trio.current_time())
-
-
 def _arm(journal: SQLiteJournal, activities: Activities, death: Death, scope: trio.CancelScope) -> None:
     """Have the journal's writer end the life at its record."""
     writer: Any = journal._writer
-    write, connection = writer._write, writer._connection
-    # The process is not killed here, so nothing needs the disk's word; and a mock clock would jump past a thread's.
-    connection.execute("PRAGMA synchronous = OFF")
-
-    async def commit(thread: CommitThread) -> None:
-        connection.execute("COMMIT")
+    write = writer._write
+    spare_the_disk(journal)
 
     async def write_or_die(batch: Batch, thread: CommitThread) -> None:
         if not death.dead:
@@ -282,7 +271,6 @@ def _arm(journal: SQLiteJournal, activities: Activities, death: Death, scope: tr
             writer.on_durable = None
         batch.landed.clear()
 
-    writer._commit = commit
     writer._write = write_or_die
 
 

@@ -1,0 +1,17 @@
+"""What users test their activities with.
+
+From the cheapest to the hardest: `fake_step` and `fake_context` for plain calls without an engine; `open_engine`, an
+engine on a journal of its own; `MockClock`, by which a day's wait takes no time; `crash_everywhere`, which kills an
+activity at each of its records and has it resumed. Installed, Playbill gives pytest the fixtures `playbill_clock`,
+`playbill_engine` and `playbill_journal`.
+"""
+
+from engine.testing.clock import MockClock as MockClock
+from engine.testing.clock import TrioTime as TrioTime
+from engine.testing.killing import AGAIN as AGAIN
+from engine.testing.killing import OPENING as OPENING
+from engine.testing.killing import Crashes as Crashes
+from engine.testing.killing import Death as Death
+from engine.testing.killing import crash_everywhere as crash_everywhere
+from engine.testing.killing import live as live
+from engine.testing.opening import open_engine as open_engine
