@@ -12,6 +12,7 @@ end; a row whose place is taken by another one is denied, since its id has other
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 import attrs
 
 from engine.activities.definition import Activity
-from engine.cli.cells import CellReader, expected, is_a, members, shown
+from engine.cli.cells import CellReader, expected, is_a, members, shown, shown_json
 from engine.cli.columns import NOTHING, Column, Columns, columns_of, is_anything, item_annotation, parameters_of
 from engine.cli.rows import InputError, Row, RowError, RowFile
 from engine.codec import codec_for
@@ -107,7 +108,7 @@ class Arguments:
             return given
         if type(given) is int:
             return str(given)
-        self._refuse(row, id_field, f"{_spelled(given)} where an id is expected: a text, or an int", AN_ID)
+        self._refuse(row, id_field, f"{shown_json(given)} where an id is expected: a text, or an int", AN_ID)
 
     def of_row(self, row: Row) -> tuple[Any, ...]:
         """The row as the activity's arguments.
@@ -181,7 +182,7 @@ class Arguments:
     def _spelled(self, row: Row, name: str, annotation: Any) -> str:
         """One value of the row as JSON text."""
         if not self.file.is_text:
-            return json.dumps(exact(row.values[name], annotation))
+            return _json(row.values[name], annotation, name)
         try:
             return self._reader(name, annotation).read(row.values[name])
         except ValueError as error:
@@ -190,7 +191,7 @@ class Arguments:
     def _whole(self, row: Row) -> tuple[Any, ...]:
         codec = codec_for(self.whole)
         if not self.file.is_text:
-            return (codec.decode(json.dumps(exact(row.values, self.whole))),)
+            return (codec.decode(_json(row.values, self.whole)),)
         cells = (f"{json.dumps(name)}:{self._spelled(row, name, one)}" for name, one in self._given(row))
         return (codec.decode(f"{{{','.join(cells)}}}"),)
 
@@ -216,6 +217,7 @@ class Arguments:
             expected=expected,
             column=column,
             within=within,
+            in_array=row.in_array,
             values=row.values,
         ) from None
 
@@ -257,5 +259,39 @@ def _annotation_in(inside: list[Columns], name: str) -> Any:
     return Any if columns is None else columns.annotation_of(name)
 
 
-def _spelled(value: Any) -> str:
-    return "null" if value is None else shown(str(value) if isinstance(value, Decimal) else value)
+def _json(value: Any, annotation: Any, where: str = "") -> str:
+    """A value of a JSON row as the codec takes it.
+
+    Raises:
+        PayloadError: it holds what a journal cannot; here with its place, which the codec could not tell.
+    """
+    plain = exact(value, annotation)
+    text = json.dumps(plain)
+    if "\\ud" in text or "Infinity" in text:
+        found = _unfit(plain, where)
+        if found is not None:
+            raise PayloadError(*found)
+    return text
+
+
+def _unfit(value: Any, where: str) -> tuple[str, str] | None:
+    """What of a value no journal can hold, and why."""
+    if isinstance(value, float) and math.isinf(value):
+        return where, "is a number beyond what a float can hold"
+    if isinstance(value, str) and not _has_utf8(value):
+        return where, f"{shown(value)} holds half a surrogate pair, which is no character"
+    if isinstance(value, dict):
+        inside = ((f"{where}.{name}" if where else name, item) for name, item in value.items())
+    elif isinstance(value, list):
+        inside = ((f"{where}[{index}]", item) for index, item in enumerate(value))
+    else:
+        return None
+    return next((found for place, item in inside if (found := _unfit(item, place)) is not None), None)
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -50,14 +50,14 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 _EXPECTED: dict[Any, str] = {
     str: "a text",
-    int: "an int, as 12",
-    float: "a number, as 12.5",
-    Decimal: "a Decimal, as 12.50",
+    int: "an int (as 12)",
+    float: "a number (as 12.5)",
+    Decimal: "a Decimal (as 12.50)",
     bool: "true or false",
-    datetime.date: "a date, as 2026-11-23",
-    datetime.time: "a time, as 18:55:19",
-    datetime.datetime: "a datetime, as 2026-11-23T18:55:19Z",
-    datetime.timedelta: "a timedelta: seconds, or as PT90S",
+    datetime.date: "a date (as 2026-11-23)",
+    datetime.time: "a time (as 18:55:19)",
+    datetime.datetime: "a datetime (as 2026-11-23T18:55:19Z)",
+    datetime.timedelta: "a timedelta (seconds, or as PT90S)",
     UUID: "a UUID",
     bytes: "bytes in base64",
     type(None): "nothing",
@@ -94,7 +94,7 @@ def is_a(annotation: Any, *classes: type) -> bool:
 
 
 def expected(annotation: Any) -> str:
-    """What an annotation takes, in words: `a Decimal, as 12.50`."""
+    """What an annotation takes, in words: `a Decimal (as 12.50)`."""
     return " or ".join(dict.fromkeys(map(_expected, members(annotation))))
 
 
@@ -182,6 +182,17 @@ def _is_text(annotation: Any) -> bool:
 def shown(value: object) -> str:
     """A value in an error text: on one line, and short."""
     text = ascii(value) if not isinstance(value, str) or not value.isprintable() else repr(value)
+    return _cut(text)
+
+
+def shown_json(value: object) -> str:
+    """The same of a value that stood in JSON, as JSON spells it."""
+    if isinstance(value, str):
+        return shown(value)
+    return _cut(str(value) if isinstance(value, Decimal) else json.dumps(value, default=str))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 

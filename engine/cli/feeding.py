@@ -97,7 +97,7 @@ class Feeding:
             async with trio.open_nursery() as rows:
                 for reading in self._arguments.file.readings():
                     try:
-                        id, args = self._read(reading)
+                        place, id, args = self._read(reading)
                     except RowError as error:
                         if not self._skip_invalid:
                             raise
@@ -112,7 +112,7 @@ class Feeding:
                     repeats = id in self._started
                     if not repeats:
                         self._started[id] = trio.Event()
-                    rows.start_soon(self._row, id, args, repeats)
+                    rows.start_soon(self._row, place, id, args, repeats)
             nursery.cancel_scope.cancel()
         self._display.counted()
         if self._unsaid:
@@ -123,10 +123,12 @@ class Feeding:
             await trio.sleep(seconds)
             self._display.show()
 
-    def _read(self, reading: Row | RowError) -> tuple[str, tuple[Any, ...]]:
+    def _read(self, reading: Row | RowError) -> tuple[str, str, tuple[Any, ...]]:
+        """The row's place in its file, its id, and its arguments."""
         if isinstance(reading, RowError):
             raise reading
-        return self._arguments.id_of(reading), self._arguments.of_row(reading)
+        place = f"{self._arguments.file.path}: {reading.place}"
+        return place, self._arguments.id_of(reading), self._arguments.of_row(reading)
 
     async def _refuse(self, id: str, error: RowError) -> None:
         """Record that a row cannot be used."""
@@ -139,22 +141,22 @@ class Feeding:
         self._say(f"denied: {error.message}")
         self._display.counted()
 
-    async def _row(self, id: str, args: tuple[Any, ...], repeats: bool) -> None:
+    async def _row(self, place: str, id: str, args: tuple[Any, ...], repeats: bool) -> None:
         try:
             if repeats:
-                await self._compare(id, args)
+                await self._compare(place, id, args)
             else:
                 try:
-                    await self._bring_to_end(id, args)
+                    await self._bring_to_end(place, id, args)
                 finally:
                     self._started.pop(id).set()
         finally:
             self._slots.release()
         self._display.counted()
 
-    async def _bring_to_end(self, id: str, args: tuple[Any, ...]) -> None:
+    async def _bring_to_end(self, place: str, id: str, args: tuple[Any, ...]) -> None:
         before = await self._status(id)
-        if not await self._start(id, args):
+        if not await self._start(place, id, args):
             return
         self._started[id].set()
         if id in self._taken_up:
@@ -172,9 +174,9 @@ class Feeding:
         earlier = " (in an earlier run)" if before is status else ""
         self._say(f"{id}{earlier} {await self._what_happened(id, status)}")
 
-    async def _compare(self, id: str, args: tuple[Any, ...]) -> None:
+    async def _compare(self, place: str, id: str, args: tuple[Any, ...]) -> None:
         """A row that repeats one under way: the same, or denied."""
-        if await self._start(id, args):
+        if await self._start(place, id, args):
             self._tally.skipped += 1
 
     async def _status(self, id: str) -> ActivityStatus | None:
@@ -183,13 +185,13 @@ class Feeding:
         except ActivityNotFoundError:
             return None
 
-    async def _start(self, id: str, args: tuple[Any, ...]) -> bool:
+    async def _start(self, place: str, id: str, args: tuple[Any, ...]) -> bool:
         """Whether there is an activity of this id and these arguments, from now on at the latest."""
         try:
             await self._engine.start(self._arguments.activity, *args, id=id, by=self._by, reason=self._reason)
         except (IdConflictError, CommandDeniedError, PayloadError) as error:
             self._tally.denied += 1
-            self._say(f"{id} was denied: {error}")
+            self._say(f"denied: {place}: {error}")
             return False
         return True
 

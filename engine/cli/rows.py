@@ -58,6 +58,7 @@ class RowError(InputError):
         expected: str,
         column: str = "",
         within: str = "",
+        in_array: bool = False,
         values: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the error's text and its rule.
@@ -70,11 +71,13 @@ class RowError(InputError):
             expected: what is expected, without showing the value.
             column: the column that is wrong, where it is one.
             within: where in the column's value: it may hold keys that stand in the row, and is no part of the rule.
+            in_array: whether it is an item of a JSON array.
             values: what the row holds.
         """
-        super().__init__(f"{path}: line {line}{f', column {column}{within}' if column or within else ''}: {why}")
+        where = place(line, number, in_array=in_array)
+        super().__init__(f"{path}: {where}{f', column {column}{within}' if column or within else ''}: {why}")
         self.number = number
-        rule = f"{path.name}, line {line}{f', column {column}' if column else ''}: {expected}"
+        rule = f"{path.name}, {where}{f', column {column}' if column else ''}: {expected}"
         # A file's name may hold bytes that are no UTF-8.
         self.rule = rule.encode(errors="backslashreplace").decode()
         self.values = values
@@ -105,11 +108,23 @@ class Row:
         number: its number among the rows, from 1.
         line: the line of the file on which it begins, from 1.
         values: what it holds, by column.
+        in_array: whether it is an item of a JSON array.
     """
 
     number: int
     line: int
     values: Mapping[str, Any]
+    in_array: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where in the file it stands, in words."""
+        return place(self.line, self.number, in_array=self.in_array)
+
+
+def place(line: int, number: int, *, in_array: bool) -> str:
+    """Where in a file a row stands, in words. Many items of a JSON array may stand on one line."""
+    return f"line {line}, row {number}" if in_array else f"line {line}"
 
 
 @attrs.frozen
@@ -128,15 +143,17 @@ class RowFile:
         Raises:
             InputError: it is missing, is no regular file, cannot be read, or is empty.
         """
+        if not path.name:
+            raise InputError(f"'{path}' names no file; name the file of rows with --input")
         try:
             found = path.stat()
         except OSError as error:
+            if str(path) == "-":
+                raise InputError(f"- stands for a pipe elsewhere; {_NEEDED}") from None
             raise InputError(f"{path}: {_reason(error)}; name the file of rows with --input") from None
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
-            raise InputError(
-                f"{path} is {what}; --input needs a file, which is read twice, and again by the run that goes on"
-            )
+            raise InputError(f"{path} is {what}; {_NEEDED}")
         file = cls(path, SUFFIXES.get(path.suffix.lower()) or Format.CSV, _identity(found))
         with file._text() as text:
             first = _first_character(text, path)
@@ -181,8 +198,10 @@ class RowFile:
         try:
             return self.path.open(encoding="utf-8-sig", newline="")
         except OSError as error:
-            raise InputError(f"{self.path}: {_reason(error)}") from None
+            raise InputError(f"{self.path}: {_reason(error)}; name the file of rows with --input") from None
 
+
+_NEEDED = "--input needs a file, which is read twice, and again by the run that goes on"
 
 _EXPECTED = {
     Format.CSV: "the first line of a CSV file names its columns",
@@ -349,12 +368,12 @@ def _why(error: Exception) -> str:
     return "too deeply nested" if isinstance(error, RecursionError) else str(error)
 
 
-def _row(value: Any, path: Path, line: int, number: int) -> Row | RowError:
+def _row(value: Any, path: Path, line: int, number: int, *, in_array: bool = False) -> Row | RowError:
     if isinstance(value, dict):
-        return Row(number, line, value)
+        return Row(number, line, value, in_array)
     what = {list: "an array", str: "a text", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
     why = f"the row is {what}; each row is an object of values by name"
-    return RowError(path, line, number, why, expected=why)
+    return RowError(path, line, number, why, expected=why, in_array=in_array)
 
 
 class _Buffer:
@@ -442,7 +461,7 @@ def _read_array(text: TextIO, path: Path) -> Iterator[Row | RowError]:
         except (ValueError, RecursionError) as error:
             _refuse(path, line, _why(error))
         number += 1
-        yield _row(value, path, line, number)
+        yield _row(value, path, line, number, in_array=True)
     buffer.take()
     if rest := buffer.peek():
         _refuse(path, buffer.line, f"{rest!r} stands after the array's end; {_EXPECTED[Format.JSON]}")

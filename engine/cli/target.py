@@ -48,10 +48,18 @@ def load_target(text: str) -> Target:
         TargetError: it is not of the form, does not import, or names no activity.
     """
     place, colon, name = text.rpartition(":")
-    if not colon or not place or not name:
+    if not colon or not place.rstrip(":") or not name.strip():
         raise TargetError(f"{text!r} is no TARGET; write package.module:activity or file.py:activity")
+    if not _is_file(place) and not _IS_MODULE(place):
+        raise TargetError(
+            f"{place!r} of {text!r} is neither a module's full name nor a file that ends with .py; "
+            "write package.module:activity or file.py:activity"
+        )
     module = _import_file(Path(place)) if _is_file(place) else _import_module(place)
     return Target(module, _activity(module, place, name))
+
+
+_IS_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*").fullmatch
 
 
 def _is_file(place: str) -> bool:
@@ -79,8 +87,8 @@ def _import_module(name: str) -> ModuleType:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        why = "is a folder" if path.is_dir() else "does not exist"
-        raise TargetError(f"{path} {why}; TARGET names a Python file, as file.py:activity")
+        why = "is a folder" if path.is_dir() else "is no Python file" if path.exists() else "does not exist"
+        raise TargetError(f"{str(path)!r} {why}; TARGET names a Python file, as file.py:activity")
     path = path.resolve()
     folder, name = _module_name(path)
     _put_on_path(folder)
@@ -164,21 +172,24 @@ def _activity(module: ModuleType, place: str, name: str) -> Activity[..., Any]:
     for part in name.split("."):
         found = getattr(found, part, None)
         if found is None:
-            raise TargetError(f"{place} has no {name!r}; {_there_are(module, name)}")
+            raise TargetError(f"{place} has no {name!r}; {_there_are(module, place, name)}")
     if isinstance(found, Activity):
         return found
     if isinstance(found, Step):
-        raise TargetError(f"{name!r} of {place} is a step, which only an activity runs; {_there_are(module, name)}")
+        raise TargetError(
+            f"{name!r} of {place} is a step, which only an activity runs; {_there_are(module, place, name)}"
+        )
     if inspect.iscoroutinefunction(found):
         raise TargetError(f"{name!r} of {place} is a function, no activity; decorate it with @activity")
-    raise TargetError(f"{name!r} of {place} is a {type(found).__name__}, no activity; {_there_are(module, name)}")
+    what = "class" if isinstance(found, type) else type(found).__name__
+    raise TargetError(f"{name!r} of {place} is a {what}, no activity; {_there_are(module, place, name)}")
 
 
-def _there_are(module: ModuleType, name: str) -> str:
+def _there_are(module: ModuleType, place: str, name: str) -> str:
     """The activities of the module; the one that was probably meant first."""
     known = [key for key, value in vars(module).items() if isinstance(value, Activity)]
     if not known:
-        return "it defines no activity: decorate an async function with @activity"
+        return f"{place} defines no activity: decorate an async function with @activity"
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

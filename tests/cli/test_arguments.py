@@ -205,8 +205,8 @@ def test_the_field_is_the_id(tmp_path: Path) -> None:
         ("id,a\n,1\n", "f.csv", "line 2, column id: it is empty"),
         ("no\na\n", "f.csv", "f.csv: the header names no column 'id', which --id-field names; it names: no"),
         ('{"id": null}', "o.jsonl", "line 1, column id: null where an id is expected"),
-        ('{"id": 1.5}', "o.jsonl", "column id: '1.5' where an id is expected"),
-        ('{"id": true}', "o.jsonl", "column id: True where an id is expected"),
+        ('{"id": 1.5}', "o.jsonl", "column id: 1.5 where an id is expected"),
+        ('{"id": true}', "o.jsonl", "column id: true where an id is expected"),
         ("id\n" + "x" * 256 + "\n", "f.csv", "256 bytes"),
     ],
 )

@@ -38,12 +38,15 @@ def refused(result: Result, text: str, code: int = 2) -> None:
         ("1,2\n3,4\n", r"orders.csv: the header names no column 'id', which orders.fulfil needs; it names: 1, 2"),
         (HEADER.replace("note", "id") + GOOD, r"line 1: there are two columns 'id'; rename one"),
         (HEADER.replace("note", "") + GOOD, r"line 1: column 7 has no name"),
-        (HEADER + "o-1,abc,2,,,,\n", r"line 2, column amount: 'abc' where a Decimal, as 12.50 is expected"),
+        (HEADER + "o-1,abc,2,,,,\n", r"line 2, column amount: 'abc' where a Decimal \(as 12.50\) is expected"),
         (HEADER + GOOD + "\no-2,,2,,,,\n", r"line 4, column amount: '' where a Decimal"),
         (HEADER + "o-1,1,2.5,,,,\n", r"line 2, column count: '2.5' where an int"),
         (HEADER + "o-1,1,1_000,,,,\n", r"column count: '1_000' where an int"),
         (HEADER + "o-1,NaN,1,,,,\n", r"column amount: 'NaN' where a Decimal"),
-        (HEADER + "o-1,1,1,23.11.2026,,,\n", r"column day: '23.11.2026' where a date, as 2026-11-23 or nothing is exp"),
+        (
+            HEADER + "o-1,1,1,23.11.2026,,,\n",
+            r"column day: '23.11.2026' where a date \(as 2026-11-23\) or nothing is exp",
+        ),
         (HEADER + "o-1,1,1,,maybe,,\n", r"column urgent: 'maybe' where true or false is expected"),
         (HEADER + "o-1,1,1,,,green,\n", r"column colour: 'green' where one of 'red', 'blue' is expected"),
         (HEADER + "o-1,1\n", r"line 2: the row has 2 cells, the header 7 columns"),
@@ -70,8 +73,11 @@ def test_a_csv_that_does_not_fit_is_refused(playbill: Playbill, write: Write, co
         ("o.json", '[{"id": "a", "amount": "1"},\n]', r"line 2: a comma stands before the array's end"),
         ("o.json", '[{"id": "a", "amount": "1"}]\n 7', r"line 2: '7' stands after the array's end"),
         ("o.json", '[{"id": "a", "amount": "1"}\n {}]', r"line 2: '\{' stands where a comma"),
-        ("o.json", "[\n7]", r"line 2: the row is a number; each row is an object"),
+        ("o.json", "[\n7]", r"line 2, row 1: the row is a number; each row is an object"),
         ("o.json", '[\n{"id": "a",\n "amount": x}]', r"line 3: Expecting value"),
+        ("o.json", '[{"id": "a", "amount": 1}, {"id": "b"}]', r"line 1, row 2: there is no column 'amount'"),
+        ("o.json", '[{"id": "\\ud800", "amount": 1}]', r"row 1, column id: '.*ud800' holds half a surrogate pair"),
+        ("o.json", '[{"id": "a", "amount": 1, "note": 1e999}]', r"row 1, column note: is a number beyond what a float"),
         ("o.json", '[{"id": "a", "id": "b", "amount": "1"}]', r"line 1: the key 'id' stands twice in one object"),
         ("o.json", '[{"id": "a", "amount": NaN}]', r"line 1: NaN is no JSON number"),
         (
@@ -105,6 +111,14 @@ def test_a_file_that_is_no_utf_8_is_refused(playbill: Playbill, folder: Path, co
     refused(playbill("run", "app.py:greet", "--input", "names.csv", "--journal", "j.db"), text)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [("", r"'.' names no file; name the file of rows with --input"), ("-", r"- stands for a pipe .*; --input needs a")],
+)
+def test_what_names_no_file_is_refused(playbill: Playbill, given: str, text: str) -> None:
+    refused(playbill("run", "app.py:greet", "--input", given, "--journal", "j.db"), text)
+
+
 def test_a_missing_file_is_refused(playbill: Playbill) -> None:
     result = playbill("run", "app.py:greet", "--input", "none.csv", "--journal", "j.db")
     refused(result, r"none.csv: there is no such file; name the file of rows with --input")
@@ -127,9 +141,17 @@ def test_a_pipe_is_refused(playbill: Playbill, folder: Path) -> None:
     [
         ("app.py", r"'app.py' is no TARGET; write package.module:activity or file.py:activity"),
         ("app.py:", r"'app.py:' is no TARGET"),
+        (
+            "app.py::fulfil",
+            r"'app.py:' of 'app.py::fulfil' is neither a module's full name nor a file that ends with .p",
+        ),
+        ("app.pyc:fulfil", r"there is no module 'app.pyc' on"),
+        (".app:fulfil", r"'.app' of '.app:fulfil' is neither a module's full name nor a file"),
+        ("/dev/null:fulfil", r"'/dev/null' is no Python file; TARGET names a Python file"),
+        ("app.py:Order", r"'Order' of app.py is a class, no activity"),
         (":fulfil", r"':fulfil' is no TARGET"),
-        ("none.py:fulfil", r"none.py does not exist; TARGET names a Python file"),
-        ("./none:fulfil", r"none does not exist"),
+        ("none.py:fulfil", r"'none.py' does not exist; TARGET names a Python file"),
+        ("./none:fulfil", r"'none' does not exist"),
         ("no.such.module:fulfil", r"there is no module 'no' on Python's path, nor in the current folder"),
         ("app.py:fulfill", r"app.py has no 'fulfill'; did you mean 'fulfil'\?"),
         ("app.py:nonsense", r"app.py has no 'nonsense'; its activities are fulfil, greet"),
@@ -146,7 +168,7 @@ def test_a_pipe_is_refused(playbill: Playbill, folder: Path) -> None:
         ),
         ("importing:x", r"importing cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("exiting.py:x", r"exiting.py cannot be imported: SystemExit: 3"),
-        ("empty.py:x", r"empty.py has no 'x'; it defines no activity: decorate an async function with @activity"),
+        ("empty.py:x", r"empty.py has no 'x'; empty.py defines no activity: decorate an async function with @activity"),
         ("unresolved.py:act", r"the annotations of unresolved.act cannot be resolved .*Missing.*\(DefinitionError\)"),
     ],
 )
