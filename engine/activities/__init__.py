@@ -8,6 +8,7 @@ was recorded, `replay` hands it out again, `failures` decides what follows an ex
 
 from engine.activities.attempts import StepInfo as StepInfo
 from engine.activities.attempts import current_step as current_step
+from engine.activities.context import Branch as Branch
 from engine.activities.context import Context as Context
 from engine.activities.definition import Activity as Activity
 from engine.activities.definition import Running as Running

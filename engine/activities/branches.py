@@ -1,8 +1,9 @@
-"""Branches side by side: what `ctx.map` opens, and how its decision is made.
+"""Branches side by side: what `ctx.map`, `ctx.gather` and `ctx.race` open, and how their decision is made.
 
-Each branch has a scope of its own. The first error in journal order decides: the other branches are cancelled and
-waited for, `scope.ended` closes the call, and the call raises the deciding exception itself. A branch that runs a plain
-step has no record but the step's; one that runs a function with a context records its end.
+Each branch has a scope of its own. The first error in journal order decides, in a race the first end, by a value or an
+error: the other branches are cancelled and waited for, `scope.ended` closes the call, and the call gives the deciding
+value, or raises the deciding exception itself. A branch that runs a plain step has no record but the step's; one that
+runs a function with a context records its end.
 
 At replay the same code runs. Slots are freed by the ends in the order in which they are handed out, so branches are
 entered as they were. The losers are cancelled when the decision is handed out, as they were: what they had been given
@@ -19,7 +20,7 @@ import attrs
 import orjson
 import trio
 
-from engine.activities.paths import item_path
+from engine.activities.paths import branch_path
 from engine.codec import encode_error
 from engine.journal.log import quoted
 
@@ -34,21 +35,25 @@ class Branch:
 
     Attributes:
         index: its place.
+        label: what it is called in its path: its place, or its name in a race.
         path: its path.
         context: what its function is given.
         entered: whether its function was begun, or is about to be.
         left: whether its function was left.
+        returned: whether its function returned.
         value: what it returned.
         error: what it raised.
         origins: the failures that the error carries.
-        seq: the record with which it failed.
+        seq: the record with which it ended.
     """
 
     index: int
+    label: str
     path: str
     context: Context
     entered: bool = False
     left: bool = False
+    returned: bool = False
     value: Any = None
     error: Exception | None = None
     origins: frozenset[str] = frozenset()
@@ -56,7 +61,7 @@ class Branch:
     cancel_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def cancel(self) -> None:
-        self.cancel_scope.cancel(reason="another branch of this scope failed")
+        self.cancel_scope.cancel(reason="another branch of this scope decided it")
         if self.context._run.replay is not None:
             self.context._run.replay.release()
 
@@ -70,8 +75,10 @@ class Fork:
         path: str,
         functions: Sequence[Callable[[Context], Awaitable[Any]]],
         *,
-        limit: int | None,
-        plain: bool,
+        labels: Sequence[str] | None = None,
+        limit: int | None = None,
+        plain: bool = False,
+        is_race: bool = False,
     ) -> None:
         """Prepare the branches.
 
@@ -79,36 +86,44 @@ class Fork:
             context: the context whose call it is.
             path: the call's path.
             functions: one for each branch.
+            labels: what each is called in its path; its place, unless given.
             limit: how many run at once; `None` for all.
             plain: whether each is a lone step, whose record is the branch's end.
+            is_race: whether the first end decides, and not the first error.
         """
         self._run: Run = context._run
         self._path = path
         self._functions = functions
         self._limit = len(functions) if limit is None else limit
         self._plain = plain
+        self._is_race = is_race
         self._next = 0
         self._active = 0
         self._closed = False
         if not plain:
             context._run.is_branched = True
         opened = context._scope.last_seq
-        self.branches = [
-            Branch(index, item_path(path, index), context._branched(item_path(path, index), opened))
-            for index in range(len(functions))
-        ]
-        for branch in self.branches:
+        self.branches: list[Branch] = []
+        for index in range(len(functions)):
+            label = str(index) if labels is None else labels[index]
+            inside = branch_path(path, label)
+            branch = Branch(index, label, inside, context._branched(inside, opened))
             branch.context._cancel_scope = branch.cancel_scope
+            self.branches.append(branch)
 
     @property
     def is_lost(self) -> bool:
         """Whether branches were cancelled together with one around them, which is about to be."""
         return any(branch.cancel_scope.cancel_called for branch in self.branches) and not any(
-            branch.error is not None for branch in self.branches
+            self._may_decide(branch) for branch in self.branches
         )
 
+    def _may_decide(self, branch: Branch) -> bool:
+        """Whether the branch ended in a way that decides, if no other did before it."""
+        return branch.error is not None or (self._is_race and branch.returned)
+
     async def join(self) -> Branch | None:
-        """Run all branches to their ends; returns the deciding one, `None` where none failed. When it is cancelled,
+        """Run all branches to their ends; returns the deciding one, `None` where none decided. When it is cancelled,
         all branches are, and have ended when it returns: the cancellation comes at the caller's next checkpoint."""
         # A branch inherits the context variables of the call, not those of the branch whose slot it takes.
         self._variables = contextvars.copy_context()
@@ -120,8 +135,8 @@ class Fork:
                     if not self._plain and self._run.has_records_in(branch.path):
                         replay.enterable[branch.path] = lambda branch=branch: self._enter(branch)  # type: ignore[misc]
             self._fill()
-        failed = [branch for branch in self.branches if branch.error is not None]
-        return min(failed, key=lambda branch: branch.seq) if failed else None
+        decisive = [branch for branch in self.branches if self._may_decide(branch)]
+        return min(decisive, key=lambda branch: branch.seq) if decisive else None
 
     def _fill(self) -> None:
         """Enter branches while there are slots."""
@@ -154,6 +169,7 @@ class Fork:
             try:
                 if not self._run.fenced:
                     branch.value = await self._functions[branch.index](branch.context)
+                    branch.returned = True
                     outcome = "value"
             except trio.Cancelled:
                 pass
@@ -197,8 +213,8 @@ class Fork:
         if lost or outcome == "cancelled" or branch.context._is_cancelled:
             # The call as a whole is being cancelled, or was decided; or will be, as far as is recorded.
             self._closed = True
-        elif branch.error is not None and not self._closed:
-            await self._decide(branch)
+        elif self._may_decide(branch) and not self._closed:
+            await self._decide()
 
     async def _match_end(self, branch: Branch, outcome: str) -> None:
         """Compare the end with the recorded one, and wait for its turn."""
@@ -219,9 +235,8 @@ class Fork:
         run = self._run
         lost = branch.context._is_cancelled
         if not lost and run.replay is not None:
-            # What is recorded of others came before it.
-            with trio.CancelScope(shield=True):
-                await run.replay.frontier()
+            # What is recorded of others came before it; but where it is cancelled meanwhile, it ends now.
+            await run.replay.leave(lambda: branch.context._is_cancelled)
             if run.fenced:
                 return
             lost = branch.context._is_cancelled
@@ -245,8 +260,8 @@ class Fork:
             await run.settle(branch.seq, branch.context)
             run.give(branch.context._scope, branch.seq, at)
 
-    async def _decide(self, branch: Branch) -> None:
-        """The first error, durable by now: no further branch is entered, and the others are cancelled."""
+    async def _decide(self) -> None:
+        """A branch has decided, and that is durable: no further one is entered, and the others are cancelled."""
         self._closed = True
         if not self._plain:
             await self._run.land(self._losers())

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import inspect
 import logging
 import math
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar, TypeVarTuple, overload
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
 
 import orjson
 import trio
 
 from engine.activities.attempts import StepCall, check_size, in_step, rebuilt
+from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
@@ -36,14 +38,22 @@ from engine.topics import check_published
 
 R = TypeVar("R")
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 Ts = TypeVarTuple("Ts")
+
+Branch: TypeAlias = "Callable[[Context], Awaitable[R]]"
+"""What `ctx.gather` and `ctx.race` run: a function that is given the branch's context."""
 
 
 _TEXTS = codec_for(dict[str, str])
 
 
 class Context:
-    """An activity's function is given one as its first argument; a branch of `map` has one of its own.
+    """An activity's function is given one as its first argument; a branch has one of its own.
 
     Not to be made by users. All its methods belong to the task that first uses it; any other gets a
     `ConcurrentContextError`.
@@ -192,7 +202,7 @@ class Context:
             return step.signature.result.decode_field(record.data or "{}", "value")
         raise rebuilt(run, record.load()["error"], recorded.path)
 
-    # ------------------------------------------------------------------------------------------------ map
+    # ------------------------------------------------------------------------------------------------ side by side
 
     @overload
     async def map(
@@ -238,29 +248,120 @@ class Context:
             )
         step = step_for(function) if plain else None
         name = step.name if step is not None else getattr(function, "__qualname__", type(function).__name__)
+        fork, _ = await self._forked(
+            "map",
+            [name, len(everything)],
+            [_applied(function, step, item) for item in everything],
+            name=name,
+            limit=limit,
+            plain=plain,
+        )
+        return [branch.value for branch in fork.branches]
+
+    @overload
+    async def gather(self, a: Branch[T1], /) -> tuple[T1]: ...
+    @overload
+    async def gather(self, a: Branch[T1], b: Branch[T2], /) -> tuple[T1, T2]: ...
+    @overload
+    async def gather(self, a: Branch[T1], b: Branch[T2], c: Branch[T3], /) -> tuple[T1, T2, T3]: ...
+    @overload
+    async def gather(self, a: Branch[T1], b: Branch[T2], c: Branch[T3], d: Branch[T4], /) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    async def gather(
+        self, a: Branch[T1], b: Branch[T2], c: Branch[T3], d: Branch[T4], e: Branch[T5], /
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    @overload
+    async def gather(
+        self, a: Branch[T], b: Branch[T], c: Branch[T], d: Branch[T], e: Branch[T], f: Branch[T], /, *more: Branch[T]
+    ) -> tuple[T, ...]: ...
+    async def gather(self, *functions: Branch[Any]) -> tuple[Any, ...]:
+        """Run several functions side by side, each in a branch of its own.
+
+        Args:
+            functions: each is called with the branch's context, as in `gather(lambda branch: branch.sleep(1), other)`.
+
+        Returns:
+            The results, in the order of the functions. They need not be encodable.
+
+        Raises:
+            Exception: the first failure in journal order, bare. The others are cancelled and waited for.
+            DefinitionError: one is no function.
+
+        Cancelling cancels all branches, and waits for them.
+        """
+        for function in functions:
+            _check_branch("ctx.gather", function)
+        fork, _ = await self._forked("gather", [len(functions)], functions)
+        return tuple(branch.value for branch in fork.branches)
+
+    async def race(self, **functions: Branch[T]) -> tuple[str, T]:
+        """Run several functions side by side, each in a branch of its own, until the first of them ends.
+
+        Args:
+            functions: each is called with the branch's context, as in `race(paid=wait, late=lambda b: b.sleep(60))`.
+
+        Returns:
+            The name of the first to end, in journal order, and what it returned. The others are cancelled, and have
+            ended by then. At replay the same one wins.
+
+        Raises:
+            Exception: what the first to end raised, bare.
+            DefinitionError: one is no function, or there is none.
+
+        Cancelling cancels all branches, and waits for them.
+        """
+        if not functions:
+            raise DefinitionError(
+                "ctx.race was given nothing to run; name at least one function, as in race(paid=wait)"
+            )
+        for name, function in functions.items():
+            check_name(name)
+            _check_branch("ctx.race", function)
+        names = list(functions)
+        _, decided = await self._forked("race", names, list(functions.values()), labels=names, is_race=True)
+        assert decided is not None
+        return decided.label, decided.value
+
+    async def _forked(
+        self,
+        call: str,
+        asked: list[Any],
+        functions: Sequence[Branch[Any]],
+        *,
+        name: str | None = None,
+        labels: Sequence[str] | None = None,
+        limit: int | None = None,
+        plain: bool = False,
+        is_race: bool = False,
+    ) -> tuple[Fork, ForkBranch | None]:
+        """Run branches side by side to their ends.
+
+        Returns:
+            The fork, and the branch that decided it; one whose error decided it is raised instead.
+        """
         run = self._run
         self._use()
         if run.held:
             await run.hold()
-        path = self._scope.next_path("map")
-        digest = run.digest(orjson.dumps([name, len(everything)]).decode())
-        recorded = run.match(self._scope, "map", path, digest)
+        path = self._scope.next_path(call)
+        digest = run.digest(orjson.dumps(asked).decode())
+        recorded = run.match(self._scope, call, path, digest)
         if recorded is None or (recorded.begun is None and recorded.outcome is None):
             # Opening a scope waits for nothing recorded: its branches' code up to their first calls belongs here.
-            await self._check("map", path, digest)
-            self._record(
-                "scope.opened",
-                path,
-                f'"digest":"{digest}","of":"map","size":{len(everything)},"limit":{"null" if limit is None else limit}',
-                name=name,
-            )
+            await self._check(call, path, digest)
+            holds = f'"size":{len(functions)}' if labels is None else f'"names":{orjson.dumps(labels).decode()}'
+            if call == "map":
+                holds += f',"limit":{"null" if limit is None else limit}'
+            self._record("scope.opened", path, f'"digest":"{digest}","of":"{call}",{holds}', name=name)
         elif recorded.begun is None and recorded.outcome is not None:
             # It was abandoned before it was opened.
             await self._turn(recorded.outcome)
-        fork = Fork(self, path, [_applied(function, step, item) for item in everything], limit=limit, plain=plain)
-        return await self._join(fork, path, digest, recorded)
+        fork = Fork(self, path, functions, labels=labels, limit=limit, plain=plain, is_race=is_race)
+        return fork, await self._join(fork, call, path, digest, recorded)
 
-    async def _join(self, fork: Fork, path: str, digest: str, recorded: RecordedCall | None) -> list[Any]:
+    async def _join(
+        self, fork: Fork, call: str, path: str, digest: str, recorded: RecordedCall | None
+    ) -> ForkBranch | None:
         run = self._run
         self._fork = fork
         decided = await fork.join()
@@ -274,7 +375,7 @@ class Context:
                 run.diverge(f"{path} decided by {was.facts.get('decided')}", f"{decided and decided.path}")
             await self._turn(was)
         else:
-            await self._begin("map", path, digest)
+            await self._begin(call, path, digest)
             seq, at = self._record(
                 "scope.ended",
                 path,
@@ -283,11 +384,10 @@ class Context:
             )
             await run.settle(seq, self)
             run.give(self._scope, seq, at)
-        if decided is not None:
-            assert decided.error is not None
+        if decided is not None and decided.error is not None:
             run.remember(decided.error, origins)
             raise decided.error
-        return [branch.value for branch in fork.branches]
+        return decided
 
     def branch(self, name: str, /) -> Context:
         """A context for a task of a nursery of the user's own; its calls have paths of their own.
@@ -564,6 +664,16 @@ def _applied(
     if step is not None:
         return lambda context: context._step(step, (item,))
     return lambda context: function(context, item)
+
+
+def _check_branch(call: str, function: object) -> None:
+    if inspect.iscoroutine(function):
+        function.close()
+    if not callable(function):
+        raise DefinitionError(
+            f"{call} was given {function!r}, which is no function; give one that takes the branch's context, as in "
+            "lambda branch: branch.step(pack, line)"
+        )
 
 
 class _ActivityLogger(logging.LoggerAdapter[logging.Logger]):

@@ -20,9 +20,8 @@ _CALL_OF = {
     "timer.set": "sleep",
     "timer.fired": "sleep",
     "event.emitted": "emit",
-    "scope.opened": "map",
 }
-"""The call that a record belongs to, by the record's kind; `call.abandoned` names its call in its facts."""
+"""The call that a record belongs to, by the record's kind; others name their call in their facts."""
 
 
 @attrs.define(slots=True)
@@ -30,11 +29,11 @@ class RecordedCall:
     """A call that the history holds.
 
     Attributes:
-        kind: `step`, `sleep`, `emit` or `map`.
+        kind: the call's name on the context: `step`, `sleep`, `emit`, `map`, `gather` or `race`.
         path: its path.
         digest: commitment to its arguments.
         outcome: the record that ended it, if it ended.
-        begun: for a sleep the record of its timer; for a map that of its opening.
+        begun: for a sleep the record of its timer; for a scope that of its opening.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
     """
@@ -109,7 +108,7 @@ class History:
             # The failure that led to it is tried anew, so the branch may come to another call of this path.
             return
         if call is None:
-            of = _CALL_OF.get(kind) or record.facts["call"]
+            of = _CALL_OF.get(kind) or record.facts["of" if kind == "scope.opened" else "call"]
             call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
             self.scopes.setdefault(record.facts["scope"], []).append(call)
         if kind == "step.failed":

@@ -32,6 +32,6 @@ def is_within(path: str, scope: str) -> bool:
     return not scope or path.startswith(f"{scope}/")
 
 
-def item_path(opener: str, index: int) -> str:
-    """The branch for one item of a map."""
-    return f"{opener}[{index}]"
+def branch_path(opener: str, label: str) -> str:
+    """A branch that a call opened: labelled by its place, or by its name in a race."""
+    return f"{opener}[{label}]"

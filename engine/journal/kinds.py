@@ -200,8 +200,14 @@ def _calls() -> list[Kind]:
             kind="scope.opened",
             stream=activity,
             meaning="Branches side by side began.",
-            name="name of the function that each branch runs",
-            facts={**_ASKED, "of": "`map`", "size": "how many branches", "limit": "how many at once, or null"},
+            name="of a map: name of the function that each branch runs",
+            facts={
+                **_ASKED,
+                "of": "`map`, `gather` or `race`",
+                "size?": "how many branches, where they have no names",
+                "names?": "of a race: the names of its branches",
+                "limit?": "of a map: how many at once, or null",
+            },
             call=True,
         ),
         Kind(
@@ -222,7 +228,7 @@ def _calls() -> list[Kind]:
             kind="scope.ended",
             stream=activity,
             meaning="All branches of a scope have ended, and the call that opened it returns or raises.",
-            facts={**_CALL, "decided": "path of the branch whose error it raises, or null", **_ORIGINS},
+            facts={**_CALL, "decided": "path of the branch whose end decided it, or null", **_ORIGINS},
             call=True,
         ),
         Kind(

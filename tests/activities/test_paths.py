@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.activities.paths import around, is_within, item_path, opener_of, scope_of
+from engine.activities.paths import around, branch_path, is_within, opener_of, scope_of
 from engine.activities.scopes import Scope
 
 
@@ -30,7 +30,7 @@ def test_a_path_says_what_is_around_it(path: str, scope: str, scopes_around: lis
 def test_a_branch_says_which_call_opened_it(branch: str, opener: str | None) -> None:
     assert opener_of(branch) == opener
     if opener is not None:
-        assert item_path(opener, int(branch.rpartition("[")[2][:-1])) == branch
+        assert branch_path(opener, branch.rpartition("[")[2][:-1]) == branch
 
 
 @pytest.mark.parametrize(

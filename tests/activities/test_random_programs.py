@@ -70,7 +70,9 @@ class Author:
 
     def operation(self, depth: int) -> Operation:
         simple = ["step", "step", "step", "drawn", "sleep", "emit", "plain"]
-        nesting = ["map", "map", "map", "try", "swallow"] + (["within", "nursery"] if self.timing else [])
+        nesting = ["map", "map", "gather", "race", "race", "try", "swallow"] + (
+            ["within", "nursery"] if self.timing else []
+        )
         kind = self.draw.choice(simple + nesting if depth else simple)
         match kind:
             case "step" | "drawn":
@@ -84,6 +86,8 @@ class Author:
             case "map" | "nursery":
                 blocks = [self.block(depth - 1) for _ in range(self.draw.randint(1, 3))]
                 return [kind, self.draw.choice((None, 1, 2)), blocks]
+            case "gather" | "race":
+                return [kind, [self.block(depth - 1) for _ in range(self.draw.randint(1 + (kind == "race"), 3))]]
             case "try":
                 return [kind, self.block(depth - 1), self.block(depth - 1)]
             case "swallow":
@@ -225,6 +229,25 @@ async def play_map(
     return await ctx.map(branch, range(len(blocks)), limit=limit)
 
 
+def branch_of(place: str, shared: list[str], label: str, block: Block) -> Any:
+    async def branch(ctx: Context) -> list[Any]:
+        WORLD.see(f"{place}[{label}] entered")
+        shared.append(f"{place}[{label}]")
+        return await play_block(ctx, block, f"{place}[{label}]/", shared)
+
+    return branch
+
+
+async def play_gather(ctx: Context, place: str, shared: list[str], blocks: list[Block]) -> list[Any]:
+    given = await ctx.gather(*(branch_of(place, shared, str(index), block) for index, block in enumerate(blocks)))
+    return list(given)
+
+
+async def play_race(ctx: Context, place: str, shared: list[str], blocks: list[Block]) -> list[Any]:
+    branches = {f"r{index}": branch_of(place, shared, f"r{index}", block) for index, block in enumerate(blocks)}
+    return list(await ctx.race(**branches))
+
+
 async def play_nursery(ctx: Context, place: str, shared: list[str], limit: int | None, blocks: list[Block]) -> None:
     """Tasks of the program's own; what they share with others is not promised, so it is not looked at."""
     async with trio.open_nursery() as nursery:
@@ -261,6 +284,8 @@ OPERATIONS: dict[str, Any] = {
     "emit": play_emit,
     "plain": play_plain,
     "map": play_map,
+    "gather": play_gather,
+    "race": play_race,
     "nursery": play_nursery,
     "try": play_try,
     "swallow": play_swallow,
