@@ -36,6 +36,7 @@ ALLOWED = re.compile(
     r"is unknown|could not be resolved|^Cannot access attribute|is unknown import symbol"
     r'|but received "(Unknown|list\[Unknown\])"|Unnecessary "# type: ignore"|Untyped function decorator'
     # What follows from a decorator, a call or a return that is missing.
+    r'|"tuple\[str, Rejection \| None\]"'
     r'|but received "\(events: list|Argument of type "\(events: list|declared return type "NoReturn"'
 )
 """A name that is missing, an `Unknown` that comes of it, or a refusal that cannot be tried yet; never a wrong type."""
