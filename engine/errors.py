@@ -384,3 +384,21 @@ class JournalBusyError(JournalError):
 
 class NoEngineError(PlaybillError):
     """No engine owns the journal, so there is nobody to ask. Start one, with `playbill run` or `Engine.open`."""
+
+
+# ------------------------------------------------------------------------------------------------ tests
+
+
+class FakeContextError(PlaybillError):
+    """The activity asked a context of `fake_context` for something that stands in no plain call: an answer that the
+    test did not give, or what only an engine can do. Give the answer, or run the activity by `open_engine`.
+
+    Attributes:
+        path: the call's path in its activity.
+        why: what is missing, and where to give it.
+    """
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path!r} in a plain call: {why}")
