@@ -25,7 +25,7 @@ from engine.clock import parse
 from engine.errors import JournalDamagedError, JournalError
 from engine.journal.records import COLUMNS
 from engine.journal.schema import check_schema
-from engine.journal.sqlite import journal_path
+from engine.journal.sqlite import journal_path, refuse_foreign
 
 PAGE = 256
 """Records a page: few enough to hold, many enough that the query itself costs little."""
@@ -51,14 +51,16 @@ class Reader:
             JournalVersionError: a newer Playbill wrote it.
         """
         self.path = journal_path(url)
+        refuse_foreign(self.path)
         if not self.path.exists():
             raise JournalError(f"there is no journal {self.path}; name the file that the engine was given")
-        if not self.path.is_file():
-            raise JournalDamagedError(f"{self.path} is no regular file; name a journal's file")
+        # Nothing can say more of a file that cannot even be opened.
+        self._advice = "restore a copy"
         self._connection: sqlite3.Connection | None = self._connect()
         try:
             self._check()
             self.size = self._last_seq()
+            self._advice = "restore a copy, or see what `playbill verify` says"
         except BaseException:
             self.close()
             raise
@@ -170,9 +172,7 @@ class Reader:
     def _damaged(self, error: sqlite3.Error) -> JournalError:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _NOT_DAMAGE:
             return JournalError(f"cannot read {self.path}: {error}; see that you may read it, and who locks it")
-        return JournalDamagedError(
-            f"{self.path} cannot be read as a journal: {error}; restore a copy, or see what `playbill verify` says"
-        )
+        return JournalDamagedError(f"{self.path} cannot be read as a journal: {error}; {self._advice}")
 
 
 _NOT_DAMAGE = (

@@ -30,13 +30,22 @@ def journal_option(function: F) -> F:
     """`--journal FILE`, or `$PLAYBILL_JOURNAL`."""
     return click.option(
         "--journal",
-        required=True,
         envvar=JOURNAL_VARIABLE,
         metavar="FILE",
         # A text and no Path, which would spoil a URL as sqlite:///FILE; the type is there for the shell's completion.
-        type=click.Path(),
-        help=f"The journal.  [default: ${JOURNAL_VARIABLE}]",
+        # Whether it can be read is found where it is opened, which can say what to do.
+        type=click.Path(readable=False),
+        callback=_journal_named,
+        help=f"The journal; needed where ${JOURNAL_VARIABLE} does not name it.",
     )(function)
+
+
+def _journal_named(ctx: click.Context, option: click.Parameter, journal: str | None) -> str:
+    if journal is None:
+        if ctx.resilient_parsing:  # the shell completes a line that is not finished
+            return ""
+        raise click.UsageError(f"no journal is named: give --journal FILE, or set ${JOURNAL_VARIABLE}")
+    return journal
 
 
 def json_option(function: F) -> F:

@@ -3,11 +3,14 @@
 A verb returns its exit code, or nothing for 0. What it raises becomes one line on standard error that says what to do,
 and the exit code of the table below; the traceback is only shown with `--debug`. Exit codes: 0 all is well, 1 something
 is not as it should be (an activity failed, verification found a problem), 2 the command cannot be done as it was given,
-130 and 143 stopped by Ctrl-C and by SIGTERM.
+130 and 143 stopped by Ctrl-C and by SIGTERM, 141 whoever read the output has gone.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -51,6 +54,7 @@ class Program(click.Group):
         program = prog_name or "playbill"
         if not standalone_mode:
             return super().main(given, program, complete_var, standalone_mode=False, **extra)
+        _open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 # A terminal that lacks a character must not end the command.
@@ -61,11 +65,28 @@ class Program(click.Group):
             self._fail(error, debug="--debug" in given)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do the verb. Where whoever read the output has gone, as `head` does, end as a program that SIGPIPE ends."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still held must not be tried again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
+
     def _fail(self, error: Exception, *, debug: bool) -> NoReturn:
         if debug and not isinstance(error, click.UsageError | click.Abort):
             traceback.print_exception(error)
         complain(said(error))
         sys.exit(exit_code(error))
+
+
+def _open_closed_streams() -> None:
+    """Give the streams that the command was started without, as by `>&-`, to nowhere. A file that is opened later must
+    not become standard output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for as long as the process
 
 
 def exit_code(error: BaseException) -> int:
@@ -98,6 +119,8 @@ def said(error: BaseException) -> str:
             return f"{error} ({type(error).__name__})"
         case OSError() if error.filename is not None:
             return f"{error.filename}: {error.strerror}"
+        case OSError() if error.errno == errno.ENOSPC:
+            return f"{error.strerror}; make room, or have what is printed written elsewhere"
         case OSError() if str(error):
             return error.strerror or str(error)
         case _:

@@ -21,7 +21,7 @@ import attrs
 import click
 import trio
 
-from engine.audit import Ledger, write_report
+from engine.audit import Ledger
 from engine.cli.arguments import Arguments
 from engine.cli.feeding import Feeding
 from engine.cli.observing import Observer, subscribers_of
@@ -29,7 +29,7 @@ from engine.cli.options import by_option, debug_option, journal_option, json_opt
 from engine.cli.output import complain, count_of, print_json, seconds
 from engine.cli.program import said
 from engine.cli.progress import Display, Tally, display_of
-from engine.cli.report import OUTPUT, check_folder, refuse_overwriting
+from engine.cli.report import OUTPUT, ReportError, check_folder, refuse_overwriting, write_verified
 from engine.cli.rows import InputError, Row, RowError, RowFile
 from engine.cli.stopping import Stopping
 from engine.cli.target import Target, load_target
@@ -99,7 +99,7 @@ class Ended:
     "--input",
     "input_file",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="FILE",
     help="The rows: CSV, JSON or JSON Lines.",
 )
@@ -166,9 +166,9 @@ def run(
     if report_file is None or signal is not None:
         _tell(ended, plan, None, as_json=as_json)
         return ended.exit_code
-    written = _reported(journal, report_file)
-    _tell(ended, plan, report_file if written else None, as_json=as_json)
-    return ended.exit_code if written else 1
+    verified = _reported(journal, report_file)
+    _tell(ended, plan, None if verified is None else report_file, as_json=as_json)
+    return ended.exit_code if verified else 1
 
 
 def _checked_by(by: str) -> str:
@@ -299,15 +299,20 @@ def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
 # ------------------------------------------------------------------------------------------------ telling
 
 
-def _reported(journal: str, output: Path) -> bool:
-    """Write the report. Where that fails the run stands all the same, so it is told and is no error of the run."""
+def _reported(journal: str, output: Path) -> bool | None:
+    """Write the report. Where that fails the run stands all the same, so it is told and is no error of the run.
+
+    Returns:
+        Whether the journal verifies; `None` where no report was written.
+    """
     try:
         with Ledger.open(journal) as ledger:
-            write_report(ledger, output)
-    except (OSError, PlaybillError) as error:
+            return write_verified(ledger, output).ok
+    except ReportError as error:
+        complain(error.message)
+    except PlaybillError as error:
         complain(f"the report could not be written: {said(error)}")
-        return False
-    return True
+    return None
 
 
 def _tell(ended: Ended, plan: Plan, written: Path | None, *, as_json: bool) -> None:

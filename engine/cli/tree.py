@@ -50,8 +50,8 @@ Examples:
 
 \b
 Exit codes:
-  0  the tree was shown, whether its engine lives or not
-  2  the file cannot be read as a journal
+  0    the tree was shown, whether its engine lives or not
+  2    the file cannot be read as a journal
   130  --follow was ended by Ctrl-C
 """
 

@@ -57,10 +57,42 @@ def journal_path(url: str | Path) -> Path:
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "sqlite":
         raise JournalError(f"{text}: this version keeps journals in SQLite alone; name a file, or sqlite:///FILE")
-    path = Path(rest.removeprefix("/") if separator else text)
-    if not path.name or "\0" in text:
+    named = rest.removeprefix("/") if separator else text
+    path = Path(named)
+    if named == ":memory:":
+        raise JournalError(f"{text}: a journal outlives its process, and so is a file; in a test, a temporary one")
+    if not path.name or named.endswith(os.sep) or "\0" in text:
         raise JournalError(f"{text!r} names no file; name one for the journal, as orders.db or sqlite:///orders.db")
     return path
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse what is there and can be no journal, by a look that leaves nothing beside it. A file that is empty, or
+    whose making was killed half-way, can become one.
+
+    Raises:
+        JournalDamagedError: it is no file of SQLite's.
+        JournalError: this user may not look at it.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise JournalDamagedError(f"{path} is no regular file; name a journal's file")
+        with path.open("rb") as file:
+            begins = file.read(len(_MAGIC))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise JournalError(f"cannot read {path} ({error.strerror}); see that this user may read it") from error
+    # SQLite itself would take a file of less than a page for an empty database, and write over it. Where a process was
+    # killed that made it, SQLite mends what it holds by the rollback journal.
+    if begins not in (b"", _MAGIC) and not _beside(path, "-journal").exists():
+        raise JournalDamagedError(
+            f"{path} is no SQLite database, and so no journal; name a journal's file, or restore a copy"
+        )
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def connect(path: Path, *, read_only: bool, options: str = "") -> sqlite3.Connection:
@@ -110,6 +142,8 @@ class SQLiteJournal:
             raise JournalError(f"SQLite {sqlite3.sqlite_version} is too old: Playbill needs 3.37 or newer")
         # By whatever link it is named, a file has one lock.
         self.path = Path(os.path.realpath(journal_path(url)))
+        # Before the lock, whose file stays.
+        refuse_foreign(self.path)
         self._ownership = Ownership(self.path)
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -300,13 +334,10 @@ def _make_file(path: Path) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        regular = stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         raise JournalError(
             f"cannot make {path} ({error.strerror}); the journal's folder must exist and be writable"
         ) from error
-    if not regular:
-        raise JournalDamagedError(f"{path} is no regular file; name a file for the journal")
 
 
 _MAGIC = b"SQLite format 3\x00"
@@ -324,19 +355,16 @@ def _look(path: Path) -> Tree | None:
     """
     if not path.stat().st_size:
         return None
-    wal, rollback = (path.with_name(path.name + suffix) for suffix in ("-wal", "-journal"))
-    connection = connect(path, read_only=True, options="" if wal.exists() else "&immutable=1")
+    refuse_foreign(path)
+    options = "" if _beside(path, "-wal").exists() else "&immutable=1"
+    connection = connect(path, read_only=True, options=options)
     try:
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                # SQLite itself would take a file of less than a page for an empty database, and write over it.
-                raise sqlite3.DatabaseError("file is not a database")
         check_schema(connection, str(path))
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone()
         return None if made is None else _restore_tree(connection)
     except sqlite3.DatabaseError:
         # The process that made the file was killed before it had its first page: SQLite mends that when it may write.
-        if not rollback.exists():
+        if not _beside(path, "-journal").exists():
             raise
         return None
     finally:

@@ -293,11 +293,14 @@ def test_the_journal_may_be_named_by_the_environment(
 def test_a_report_that_cannot_be_written_leaves_the_run_as_it_is(
     run: Playbill, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "r.html")
 
-    monkeypatch.setattr("engine.cli.run.write_report", full)
+    monkeypatch.setattr("engine.cli.report.write_report", full)
     result = run("app.py:greet", write("names.csv", "name\nAda\n"), "--report", "r.html", "--json")
     assert (result.exit_code, counts(result)) == (1, {"rows": 1, "completed": 1})
-    assert result.stderr == "playbill: the report could not be written: r.html: No space left on device\n"
+    assert result.stderr == (
+        "playbill: the report could not be written to r.html: No space left on device; "
+        "see that its folder is writable and its disk has room\n"
+    )
     assert results() == {"names-1": "hello Ada"}

@@ -195,8 +195,11 @@ def test_a_target_that_is_no_activity_is_refused(playbill: Playbill, write: Writ
         (["--nonsense"], r"No such option"),
         (["run"], r"Missing argument 'TARGET'; see `playbill run --help`"),
         (["run", "app.py:greet", "--journal", "j.db"], r"Missing option '--input'"),
-        (["run", "app.py:greet", "--input", "names.csv"], r"Missing option '--journal'.*see `playbill run --help`"),
-        (["list"], r"Missing option '--journal'"),
+        (
+            ["run", "app.py:greet", "--input", "names.csv"],
+            r"no journal is named: give --journal FILE, or set \$PLAYBILL_JO",
+        ),
+        (["list"], r"no journal is named: give --journal FILE, or set \$PLAYBILL_JOURNAL; see `playbill list --help`"),
         (["run", "app.py:greet", "--input", "names.csv", "--journal", "j.db", "--concurrency", "0"], r"--concurrency"),
         (["run", "app.py:greet", "--input", "names.csv", "--journal", "j.db", "--by", ""], r"'--by': it is empty"),
         (
@@ -214,7 +217,12 @@ def test_a_target_that_is_no_activity_is_refused(playbill: Playbill, write: Writ
         (["list", "--journal", "j.db", "--since", "yesterday"], r"'--since': 'yesterday' is no instant; write it as"),
         (["list", "--journal", "j.db", "--status", "done"], r"'done' is not one of 'pending'"),
         (["list", "--journal", "none.db"], r"there is no journal none.db; .*\(JournalError\)"),
-        (["verify", "--journal", "names.csv"], r"names.csv .*\(JournalDamagedError\)"),
+        (["verify", "--journal", "names.csv"], r"names.csv is no SQLite database, and so no journal; name a journal's"),
+        (["verify", "--journal", "."], r"'\.' names no file"),
+        (["list", "--journal", ":memory:"], r":memory:: a journal outlives its process, and so is a file"),
+        (["list", "--journal", "folder/"], r"'folder/' names no file; name one for the journal, as orders.db"),
+        (["report", "--journal", "none.db", "--output", ""], r"'--output': it names no file"),
+        (["run", "app.py:greet", "--input", "names.csv", "--journal", "j.db", "--report", ""], r"'--report': it names"),
         (["verify", "--journal", "none.db"], r"there is no journal none.db"),
         (["report", "--journal", "names.csv", "--output", "names.csv"], r"the report would overwrite names.csv"),
         (["report", "--journal", "none.db", "--output", "no/r.html"], r"there is no folder 'no' to write r.html into"),
@@ -261,7 +269,10 @@ def foreign(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda path: path.write_text("no SQLite, only text\n" * 100), r"j.db.*\(JournalDamagedError\)"),
+        (
+            lambda path: path.write_text("no SQLite, only text\n" * 100),
+            r"j.db is no SQLite database, and so no journal; .*\(JournalDamagedError\)",
+        ),
         (newer, r"j.db was written by a newer Playbill .*m999_later.*upgrade Playbill.*\(JournalVersionError\)"),
         (damaged, r"j.db.*\(JournalDamagedError\)"),
         (foreign, r"j.db is an SQLite database, but no Playbill journal; name another file \(JournalDamagedError\)"),
@@ -284,6 +295,16 @@ def test_a_journal_that_cannot_be_used_is_refused_and_left_as_it_is(
 def test_a_journal_in_a_missing_folder_is_refused(playbill: Playbill, write: Write) -> None:
     file = write("names.csv", "name\nAda\n")
     refused(playbill("run", "app.py:greet", "--input", file, "--journal", "no/j.db"), r"no/j.db.*folder must exist")
+
+
+def test_nothing_is_left_beside_a_file_that_is_no_journal(playbill: Playbill, write: Write, folder: Path) -> None:
+    file = write("names.csv", "name\nAda\n")
+    (folder / "folder").mkdir()
+    before = sorted(os.listdir(folder))
+    refused(playbill("run", "app.py:greet", "--input", file, "--journal", file), r"is no SQLite database")
+    refused(playbill("run", "app.py:greet", "--input", file, "--journal", "folder"), r"folder is no regular file")
+    refused(playbill("resume", "a", "--journal", "app.py"), r"is no SQLite database")
+    assert sorted(set(os.listdir(folder)) - {"__pycache__"}) == before
 
 
 def test_a_traceback_is_shown_with_debug_only(playbill: Playbill, write: Write) -> None:
