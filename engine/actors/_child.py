@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from ._family import Family
 
 
+AT_ONCE = -math.inf
+"""The end of no backoff."""
+
+
 class Phase(Enum):
     """Where a child stands; the module's docstring has the table."""
 
@@ -129,7 +133,7 @@ class Child(Life):
         """The run waits for its backoff, and has not begun."""
         self.grouped = False
         """Its run is to end for a sibling's restart; then its turn to be started comes, unless it is temporary."""
-        self.due = -math.inf
+        self.due = AT_ONCE
         """Until when it waits for its turn at least: the end of its backoff."""
         self.final = False
         """It is being stopped for good: what waits in its inbox is given up."""

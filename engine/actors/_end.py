@@ -13,7 +13,7 @@ import trio
 
 from ..errors import RestartIntensityError
 from . import _group
-from ._child import Child, Phase
+from ._child import AT_ONCE, Child, Phase
 from ._run import runs_again, spawn
 from .restarts import Decision, backoff_delay, decide, shuts_down
 from .specification import RestartType
@@ -30,9 +30,7 @@ def ended(family: Family, child: Child, reason: EndReason, error: Exception | No
         family.tree.end_stopping(child)
     child.stopped = True
     if child.mailbox is not None:
-        child.mailbox._end()
-        assert child.inbox is not None
-        child.inbox.run_ended(error)
+        child.mailbox._end_run(error)
         child.mailbox = None  # and with it the message that was in hand
     if not child.waiting:
         child.announce(reason, error)
@@ -40,7 +38,7 @@ def ended(family: Family, child: Child, reason: EndReason, error: Exception | No
         family.tree.report("crashed", child.path, child.spec.id, error, child.restarts)
     gone, turn, child.turn = child.gone, child.turn, None
     if _comes_back_with_its_group(family, child, was):
-        child.await_turn(due=-math.inf)
+        child.await_turn(due=AT_ONCE)
     else:
         _act(family, child, _decision(family, child, was, reason, error), error)
     child.grouped = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._child import Child, Phase
+from ._child import AT_ONCE, Child, Phase
 from ._run import ask_to_stop, runs_again, spawn
 from .restarts import affected
 from .specification import Strategy
@@ -33,7 +33,7 @@ def mark(family: Family, due: Child) -> None:
         if child.phase is Phase.STOPPED:
             # While the list is being started those are the ones whose turn in the list has not come.
             if family.listed:
-                child.await_turn(due=-math.inf)
+                child.await_turn(due=AT_ONCE)
         elif child.phase is not Phase.DUE:
             child.grouped = True
     family.marked = True

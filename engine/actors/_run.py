@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -41,13 +41,11 @@ class Readiness:
 
 
 @trio.lowlevel.disable_ki_protection  # what is around it is the supervisor's; the actor's own code ends at a Ctrl-C
-async def _perform(
-    actor: Callable[..., Awaitable[object]],
-    mailbox: Mailbox[Any] | None,
-    args: tuple[Any, ...],
-    keywords: dict[str, Any],
-) -> None:
-    await actor(mailbox, *args, **keywords)
+async def _perform(child: Child, spec: ChildSpec[Any], readiness: Readiness | None) -> None:
+    if readiness is None:
+        await spec.actor(child.mailbox, *spec.args)
+    else:
+        await spec.actor(child.mailbox, *spec.args, task_status=readiness)
 
 
 # ------------------------------------------------------------------------------------------------ beginning
@@ -122,6 +120,7 @@ def spawn(family: Family, child: Child, phase: Phase, delay: float = 0.0) -> Non
     family.tree.context.run(start_soon, _run, family, child, delay, name=child.path)
 
 
+# Each variable of this function is there twice for each actor that runs, since Trio looks at its frame.
 @trio.lowlevel.enable_ki_protection
 async def _run(family: Family, child: Child, delay: float) -> None:
     error: Exception | None = None
@@ -131,29 +130,31 @@ async def _run(family: Family, child: Child, delay: float) -> None:
             if delay:
                 await trio.sleep(delay)
                 _backoff_is_over(family, child)
-            spec = child.spec
             if child.family is not None:
                 failure = await child.family.live(Readiness(family, child).started)
-            elif isinstance(spec, ChildSpec):
-                announcing = {"task_status": Readiness(family, child)} if spec.announces else {}
-                await _perform(spec.actor, child.mailbox, spec.args, announcing)
+            elif isinstance(child.spec, ChildSpec):
+                await _perform(child, child.spec, Readiness(family, child) if child.announces else None)
     except Exception as raised:  # the user's code ran in there: whatever leaves it is a crash
         error = raised
     except BaseException:  # the whole supervisor is being cancelled, or the process interrupted
         family.ended(child, EndReason.KILLED, None)
         raise
     try:
-        if child.phase is Phase.STOPPING:
-            reason = EndReason.KILLED if child.scope.cancel_called else EndReason.SHUTDOWN
-            family.ended(child, reason, None)
-        elif error is not None:
-            family.ended(child, EndReason.CRASHED, error)
-        elif child.family is not None:
-            family.ended(child, EndReason.SHUTDOWN, failure)
-        else:
-            family.ended(child, EndReason.NORMAL, None)
+        _ended(family, child, error, failure)
     finally:
         del error, failure  # their tracebacks hold this frame
+
+
+def _ended(family: Family, child: Child, error: Exception | None, failure: RestartIntensityError | None) -> None:
+    if child.phase is Phase.STOPPING:
+        reason = EndReason.KILLED if child.scope.cancel_called else EndReason.SHUTDOWN
+        family.ended(child, reason, None)
+    elif error is not None:
+        family.ended(child, EndReason.CRASHED, error)
+    elif child.family is not None:
+        family.ended(child, EndReason.SHUTDOWN, failure)
+    else:
+        family.ended(child, EndReason.NORMAL, None)
 
 
 # ------------------------------------------------------------------------------------------------ being ready

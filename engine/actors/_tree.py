@@ -16,6 +16,7 @@ from .events import SupervisionEvent
 
 if TYPE_CHECKING:
     from ._child import Child
+    from ._timeouts import Timeouts
     from .ref import Ref
     from .supervisor_ref import SupervisorRef
 
@@ -25,7 +26,10 @@ _log = logging.getLogger("engine.actors")
 class Tree:
     """The registry of one `open_supervisor`, its hooks, and the context in which all of its actors run."""
 
-    __slots__ = ("_on_dead_letter", "_on_event", "_stopping", "_stops", "context", "names", "registry")
+    __slots__ = ("_on_dead_letter", "_on_event", "_stopping", "_stops", "context", "names", "registry", "timeouts")
+
+    timeouts: Timeouts
+    """Of its asks; there once its nursery is."""
 
     def __init__(
         self,

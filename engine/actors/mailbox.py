@@ -12,7 +12,7 @@ An actor is given a new mailbox each time it is started or restarted; what waits
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Generic, TypeVar, cast
 
 import trio
@@ -54,13 +54,12 @@ class Mailbox(Generic[M]):
     def __aiter__(self) -> AsyncIterator[M]:
         return self
 
-    async def __anext__(self) -> M:
-        try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+    # These two are no coroutine functions of their own: each actor that waits for a message would hold another frame.
 
-    async def receive(self) -> M:
+    def __anext__(self) -> Coroutine[Any, Any, M]:
+        return self._next(StopAsyncIteration)
+
+    def receive(self) -> Coroutine[Any, Any, M]:
         """Takes the next message, and waits for one if none is there.
 
         A cancel point always, a schedule point if it has to wait and at least once in `capacity` messages. Cancelled,
@@ -73,6 +72,10 @@ class Mailbox(Generic[M]):
             trio.EndOfChannel: the actor is being stopped, or the run that this mailbox was given to is over.
             trio.BusyResourceError: another task waits in it already.
         """
+        return self._next(trio.EndOfChannel)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _next(self, ended: type[Exception]) -> M:
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox = self._inbox
         if self._in_a_row >= inbox.capacity:
@@ -81,27 +84,18 @@ class Mailbox(Generic[M]):
         while not self._ended:
             if inbox.queue:
                 self._in_a_row += 1
-                item = self._in_hand = inbox.take()
-                if type(item) is Ask:
-                    item.taken = True
-                    item = item.message
-                return cast(M, item)
+                if type(self._in_hand) is Ask:
+                    inbox.let_go(self._in_hand)
+                item = self._in_hand = inbox.queue.popleft()
+                if inbox.line:
+                    inbox.admit()
+                return cast(M, item.message) if type(item) is Ask else cast(M, item)
             self._in_a_row = 0
-            await self._message()
-        raise trio.EndOfChannel
-
-    @trio.lowlevel.enable_ki_protection
-    async def _message(self) -> None:
-        inbox = self._inbox
-        if inbox.reader is not None:
-            raise trio.BusyResourceError("another task is already receiving from this mailbox")
-
-        def leave(_: object) -> trio.lowlevel.Abort:
-            inbox.reader = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        inbox.reader = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(leave)
+            if inbox.reader is not None:
+                raise trio.BusyResourceError("another task is already receiving from this mailbox")
+            inbox.reader = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(inbox.leave)
+        raise ended
 
     def reply(self, value: Any, /) -> None:
         """Answers the message in hand. Never waits.
@@ -128,6 +122,12 @@ class Mailbox(Generic[M]):
         if self._event is not None:
             self._event.set()
         self._end()
+
+    @trio.lowlevel.enable_ki_protection
+    def _end_run(self, crash: Exception | None) -> None:
+        """The run has ended, by a crash or not."""
+        self._end()
+        self._inbox.run_ended(self._in_hand, crash)
 
     @trio.lowlevel.enable_ki_protection
     def _end(self) -> None:

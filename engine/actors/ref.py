@@ -6,11 +6,11 @@ become dead letters.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import trio
 
-from ..errors import AskTimeoutError
 from ..messages import Asks
 from ._inbox import Ask
 
@@ -95,11 +95,8 @@ class Ref(Generic[M_contra]):
             ValueError: the timeout is negative or not a number.
         """
         if timeout is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return await Ask(message, self._inbox).answered()
-        if not timeout >= 0:
+            timeout = math.inf
+        elif not timeout >= 0:
             raise ValueError(f"the timeout is {timeout!r}; give seconds, 0 or more, or None to wait for ever")
         await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(deadline=trio.current_time() + timeout):
-            return await Ask(message, self._inbox).answered()
-        raise AskTimeoutError(f"{self.path} did not answer within {timeout:g} s")
+        return await Ask(message, self._inbox).answered(timeout)

@@ -10,6 +10,7 @@ the other: the block asks the supervisor to end, a supervisor that gave up or sh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ import trio
 from ..alone import alone
 from ..errors import ChildStartError, RestartIntensityError
 from ._family import Family
+from ._timeouts import Timeouts
 from ._tree import Tree
 from .children import Stopping
 from .dead_letters import DeadLetter
@@ -118,6 +120,8 @@ async def _opened(
     raised: BaseException | None = None
     with alone():
         async with trio.open_nursery() as nursery:
+            start_soon: Callable[..., None] = nursery.start_soon  # mypy cannot see through two variadic calls
+            tree.timeouts = Timeouts(functools.partial(tree.context.run, start_soon))
             nursery.start_soon(task.run, name="the supervisor /")
             try:
                 await task.opened.wait()
@@ -132,6 +136,7 @@ async def _opened(
                 family.close(final=True)
                 with trio.CancelScope(shield=True):
                     await task.ended.wait()
+                tree.timeouts.close()
                 task.raise_failure()
     if raised is not None:
         try:

@@ -257,8 +257,8 @@ async def test_what_waits_is_interrupted(
     scene.downs.close()
     assert seen == [outcome]
     assert (left, scene.taken, [letter.message for letter in letters]) == LEFT[primitive, interruption]
-    assert scene.ref._inbox.asks == {}
-    assert not scene.ref._inbox._line
+    assert not scene.ref._inbox.unanswered
+    assert not scene.ref._inbox.line
     assert scene.ref._inbox.reader is None
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 

@@ -495,4 +495,5 @@ async def test_an_answered_ask_leaves_nothing_behind() -> None:
         gate.opened.set()
         for _ in range(10):
             await ref.ask(1)
-        assert ref._inbox.asks == {}
+        assert not ref._inbox.unanswered
+        assert not ref._inbox.tree.timeouts._asks
