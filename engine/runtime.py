@@ -40,6 +40,7 @@ from engine.activities.attempts import check_size
 from engine.activities.definition import described
 from engine.activities.execution import Execution
 from engine.actors import (
+    ChildSpec,
     Intensity,
     Stopping,
     SupervisionEvent,
@@ -108,6 +109,10 @@ class Settings:
         commit_delay: seconds to wait for further records before each commit; 0 for none.
         mailbox_capacity: how many messages, or events, wait in memory for one actor.
         max_payload: bytes of JSON that one argument list, result or event may have.
+        max_running: how many activities run at a time. Those beyond wait, `pending` or parked, and cost a row each: the
+            higher priority goes first, then who was asked for first.
+        poison_after: unclean ends of the process in a row after which an activity is `blocked` that was running at each
+            and recorded nothing in between.
         stall_after: seconds for which a task may keep the loop from all others; one that does is logged with its stack,
             and where it is an actor's, recorded. `math.inf` to have none looked for.
 
@@ -120,6 +125,8 @@ class Settings:
     commit_delay: float = attrs.field(default=0.0, validator=_positive)
     mailbox_capacity: int = attrs.field(default=1024, validator=_count)
     max_payload: int = attrs.field(default=8 * 1024 * 1024, validator=_count)
+    max_running: int = attrs.field(default=10_000, validator=_count)
+    poison_after: int = attrs.field(default=5, validator=_count)
     stall_after: float = attrs.field(default=2.0, validator=_above_zero)
 
 
@@ -267,11 +274,15 @@ class Engine:
                 idle=definitions is None,
                 spawn=functools.partial(branches["activities"].start_child_soon, keep=False),
                 drain_within=settings.drain_within,
+                max_running=settings.max_running,
+                poison_after=settings.poison_after,
             )
             engine = cls(journal, activities, subscriptions, settings, authorize, now)
             try:
                 if definitions is not None:
                     await engine._begin(definitions)
+                    # Nothing that it waits for need end with it.
+                    branches["timers"].start_child_soon(ChildSpec("waking", activities.admission.serve, shutdown=0.0))
                 yield engine
             finally:
                 with trio.CancelScope(shield=True):
@@ -347,7 +358,7 @@ class Engine:
             by: who asks.
             reason: why.
             key: the business key: searchable.
-            priority: recorded.
+            priority: a higher one begins sooner where more are asked for than `Settings.max_running`.
             tags: texts to search by.
             if_exists: `fail` to have an id that is taken refused even where the arguments agree.
 
@@ -379,11 +390,12 @@ class Engine:
             known = self._activities.known(id)
             if known is not None:
                 return await self._known(definition, text, id, asked, if_exists)
+        id = new_id() if id is None else id
         execution, seq = self._activities.start(
-            definition, text, id=id or new_id(), asked=asked, key=key, priority=priority, tags=tags
+            definition, text, id=id, asked=asked, key=key, priority=priority, tags=tags
         )
         await self._journal.durable_within(seq, self._settings.commit_within)
-        return self._handle(execution.id, definition.signature.result, execution)
+        return self._handle(id, definition.signature.result, execution)
 
     async def _called(
         self, activity: Any, args: tuple[Any, ...], id: str | None, asked: Asked

@@ -78,7 +78,7 @@ WORDS: Mapping[str, Words] = {
             "id": "The activity's id.",
             "name": "The name of its definition.",
             "version": "The version of its definition, once it has started.",
-            "status": "`pending`, `running`, `blocked`, `completed`, `failed` or `cancelled`.",
+            "status": "`pending`, `running`, `waiting`, `blocked`, `completed`, `failed` or `cancelled`.",
             "by": "Who asked for it.",
             "key": "Its business key.",
             "tags": "Its tags, a JSON object.",
@@ -91,10 +91,13 @@ WORDS: Mapping[str, Words] = {
             "started_at": "When that was.",
             "ended": "The record with which it ended; its `data` holds the result, or the error.",
             "ended_at": "When that was.",
+            "due": "The instant at which it is woken, while it is `waiting`.",
         },
         {
             "activities_by_status": "Finds those of a status, in the order in which they were asked for.",
             "activities_by_name": "Finds those of a definition, in the order in which they were asked for.",
+            "activities_pending": "Finds who begins next.",
+            "activities_due": "Finds who is woken next.",
         },
     ),
     "subscriptions": Words(

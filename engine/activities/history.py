@@ -59,7 +59,7 @@ class History:
         branches: the live ends of branches.
         outcomes: the live outcomes, ends of branches among them, in journal order. The end of a branch that lost is
             none: nothing waits for it, and it comes about again by the decision before it.
-        resumes: where it was resumed in another process.
+        resumes: where it was resumed in another process. Parking it had interrupted nothing.
         crashes: its crashes.
         last: its last record.
     """
@@ -78,7 +78,8 @@ class History:
         superseded = superseded_at(generation)
         for record in generation:
             if record.kind == "activity.resumed":
-                self.resumes.append(record.seq)
+                if record.facts["cause"] != "unparked":
+                    self.resumes.append(record.seq)
             elif record.kind == "activity.crashed":
                 self.crashes.append(record)
             elif record.path is not None:

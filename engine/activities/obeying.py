@@ -1,14 +1,12 @@
 """Obeying commands: start an activity, resume those that were left, give all up when the engine closes.
 
-A start is one commit of the command and of the activity's first record; the actor is spawned when that commit lands,
-not by the caller, who may be cancelled meanwhile. Resuming reads histories in batches and keeps a bounded number of
-replays under way, so that a journal with many unfinished activities opens in bounded memory.
+A start is one commit of the command and of the activity's first record, where there is a place for it (see
+`admission`); the actor is spawned when that commit lands, not by the caller, who may be cancelled meanwhile.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,9 +14,9 @@ import attrs
 import orjson
 import trio
 
+from engine.activities.admission import Admission
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
-from engine.activities.history import History
 from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
@@ -30,11 +28,8 @@ from engine.errors import (
     DefinitionError,
     NoEngineError,
 )
-from engine.journal import ENDED, ENGINE_STREAM, ActivityState, StoredRecord
+from engine.journal import ENDED, ENGINE_STREAM, ActivityState
 from engine.messages import ActivityStatus
-
-RESUMED_TOGETHER = 200
-"""Histories read in one query, and replays under way at once: more costs memory and gains nothing."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +64,7 @@ class Activities:
 
     Attributes:
         definitions: the activities that this engine knows, by name.
+        admission: says who runs.
         live: the activities that run here, by id.
     """
 
@@ -80,6 +76,8 @@ class Activities:
         idle: bool,
         spawn: Callable[[ChildSpec[Any]], Ref[Any]],
         drain_within: float,
+        max_running: int,
+        poison_after: int,
     ) -> None:
         """Prepare to obey.
 
@@ -89,6 +87,8 @@ class Activities:
             idle: whether commands are only recorded, for another engine to act on.
             spawn: starts a child under `/activities`, without waiting.
             drain_within: seconds that a step in flight has when the engine closes.
+            max_running: how many activities may run at a time.
+            poison_after: unclean ends of the process in a row after which one that ran is blocked.
         """
         self._around = around
         self._journal = around.journal
@@ -96,15 +96,25 @@ class Activities:
         self._idle = idle
         self._spawn = spawn
         self._drain_within = drain_within
-        self.live: dict[str, Execution] = {}
+        self.admission = Admission(
+            around,
+            definitions,
+            idle=idle,
+            begin=self._begin,
+            changed=self._changed,
+            max_running=max_running,
+            poison_after=poison_after,
+        )
+        self.live = self.admission.live
         self._watchers: dict[str, list[trio.Event]] = {}
         self._closed = False
 
     # ------------------------------------------------------------------------------------------------ start
 
     def known(self, id: str) -> ActivityState | Execution | None:
-        """The activity of this id: the execution if it runs here, else what the journal says."""
-        return self.live.get(id) or self._journal.activity(id)
+        """The activity of this id: the execution if it runs here, or was asked for just now, else what the journal
+        says."""
+        return self.live.get(id) or self.admission.asked.get(id) or self._journal.activity(id)
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from the start
     def start(
@@ -117,8 +127,8 @@ class Activities:
         key: str | None,
         priority: int,
         tags: Mapping[str, str] | None,
-    ) -> tuple[Execution, int]:
-        """Record a start, of an id that is free; the activity begins when that is durable.
+    ) -> tuple[Execution | None, int]:
+        """Record a start, of an id that is free; the activity begins when that is durable and there is a place for it.
 
         Args:
             definition: what to run.
@@ -128,11 +138,13 @@ class Activities:
             key, priority, tags: as recorded.
 
         Returns:
-            The execution, and the `seq` to wait for.
+            The execution, `None` where there is no place yet; and the `seq` to wait for.
         """
-        journal = self._journal
         at = self._around.stamp()
-        journal.append(
+        has_place = self.admission.has_place
+        execution = Execution(self._around, definition, id, changed=self._changed)
+        execution.args = args
+        seq = self._journal.append(
             id,
             "command.accepted",
             name=definition.name,
@@ -141,30 +153,17 @@ class Activities:
             facts=asked.facts("start", key=key, tags=dict(tags) if tags else None, priority=priority),
             data=asked.data(args),
             begins="activity",
+            landed=None if has_place else lambda: self._stands_in_line(id),
         )
-        execution = Execution(self._around, definition, id, changed=self._changed)
-        return execution, self._append_start(execution, args, at)
+        if has_place:
+            return execution, self.admission.append_start(execution, args, at)
+        self.admission.asked[id] = execution
+        return None, seq
 
-    def _append_start(self, execution: Execution, args: str, at: str) -> int:
-        """Record that an activity begins, which it does when that is durable."""
-        id, definition = execution.id, execution.definition
-        drawn = os.urandom(32).hex()
-        facts = {"generation": 0, "version": definition.version, "seed": drawn[:32]}
-        data = f'{{"args":{args},"key":"{drawn[32:]}"}}'
-        seq = self._journal.append(
-            id,
-            "activity.started",
-            name=definition.name,
-            run=1,
-            at=at,
-            facts=facts,
-            data=data,
-            landed=lambda: self._begin(execution),
-        )
-        execution.prepare(StoredRecord(seq, id, "activity.started", definition.name, None, 1, at, None, facts, data))
-        execution.args = args
-        self.live[id] = execution
-        return seq
+    def _stands_in_line(self, id: str) -> None:
+        """One that is pending is so durably."""
+        del self.admission.asked[id]
+        self.admission.look()
 
     def _begin(self, execution: Execution) -> None:
         """A start or a resume is durable: the actor may begin."""
@@ -182,7 +181,7 @@ class Activities:
     def _changed(self, execution: Execution) -> None:
         """A status of an activity is durable: wake whoever waits for one."""
         if execution.status in ENDED or execution.status is ActivityStatus.BLOCKED:
-            self.live.pop(execution.id, None)
+            self.admission.left(execution.id)
         for watcher in self._watchers.pop(execution.id, ()):
             watcher.set()
 
@@ -235,7 +234,7 @@ class Activities:
         """Whether an activity that has this id was asked for with another definition or other arguments."""
         state = self._journal.activity(id)
         if state is None or state.accepted is None:
-            live = self.live.get(id)
+            live = self.live.get(id) or self.admission.asked.get(id)
             if live is None or live.definition.name != definition.name:
                 return live is not None
             return live.args is not None and canonical(live.args) != canonical(args)
@@ -249,74 +248,9 @@ class Activities:
 
     # ------------------------------------------------------------------------------------------------ resume
 
-    async def resume_all(self) -> int:
-        """Take on every unfinished activity, as the engine opens; returns how many run.
-
-        What is blocked for the code's sake stays so; what lacks its definition is blocked, and what was blocked for
-        that alone goes on.
-        """
-        resumed = 0
-        unfinished = list(self._journal.unfinished())
-        for start in range(0, len(unfinished), RESUMED_TOGETHER):
-            batch = unfinished[start : start + RESUMED_TOGETHER]
-            histories = self._journal.histories([state.id for state in batch])
-            for state in batch:
-                resumed += self._resume(state, histories[state.id], cause="opened")
-            # Their resumes are durable, and their actors have begun; then the replays under way are bounded.
-            await self._journal.durable(self._journal.last_seq)
-            await trio.lowlevel.checkpoint()
-            await self._around.instrument.wait_for_fewer(RESUMED_TOGETHER)
-        return resumed
-
-    def _resume(self, state: ActivityState, records: Sequence[StoredRecord], *, cause: str) -> bool:
-        last = next((record for record in reversed(records) if record.kind.startswith("activity.")), None)
-        if last is None:
-            return self._start_accepted(state, records[0])
-        blocked = last.kind == "activity.blocked"
-        definition = self.definitions.get(state.name)
-        if blocked and cause == "opened" and (last.facts["cause"] != "definition" or definition is None):
-            return False
-        history = History(records)
-        if self._idle:
-            self._record_resumed(history, cause)
-            return False
-        if definition is None:
-            self._block(history)
-            return False
-        execution = Execution(self._around, definition, state.id, history=history, changed=self._changed)
-        self.live[state.id] = execution
-        seq = self._record_resumed(history, cause, lambda: self._begin(execution))
-        history.resumes.append(seq)
-        return True
-
-    def _start_accepted(self, state: ActivityState, command: StoredRecord) -> bool:
-        """Start what a command asked for and no engine has begun. A start is one commit with its command; an engine
-        that only records commands leaves them like this."""
-        definition = self.definitions.get(state.name)
-        if definition is None or self._idle:
-            return False
-        args = orjson.dumps(parse_exactly(command.data or '{"args":[]}')["args"]).decode()
-        self._append_start(
-            Execution(self._around, definition, state.id, changed=self._changed), args, self._around.stamp()
-        )
-        return True
-
-    def _record_resumed(self, history: History, cause: str, landed: Callable[[], None] | None = None) -> int:
-        started = history.started
-        facts = {"generation": started.facts["generation"], "cause": cause, "clean": self._journal.clean}
-        return self._journal.append(
-            started.stream, "activity.resumed", name=started.name, run=history.run, facts=facts, landed=landed
-        )
-
-    def _block(self, history: History) -> None:
-        name = history.started.name
-        facts = {
-            "generation": history.started.facts["generation"],
-            "cause": "definition",
-            "recorded": f"activity {name}",
-            "asked": "nothing: this engine was given no definition of that name",
-        }
-        self._journal.append(history.started.stream, "activity.blocked", name=name, run=history.run, facts=facts)
+    async def resume_all(self) -> None:
+        """Take on those that are unfinished, as the engine opens, as far as there are places."""
+        await self.admission.admit()
 
     async def resume(self, id: str, asked: Asked, *, within: float) -> None:
         """Obey a `resume`: take a blocked activity on, after its code was mended.
@@ -356,7 +290,7 @@ class Activities:
         self._journal.append(
             id, "command.accepted", name=state.name, by=asked.by, facts=asked.facts("resume"), data=asked.data()
         )
-        self._resume(state, self._journal.histories([id])[id], cause="resumed")
+        self.admission.take_on(state, self._journal.histories([id])[id], cause="resumed")
         return self._journal.last_seq
 
     # ------------------------------------------------------------------------------------------------ closing

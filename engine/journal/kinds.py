@@ -77,14 +77,28 @@ def _lifecycle() -> list[Kind]:
         Kind(
             kind="activity.resumed",
             stream=activity,
-            meaning="The activity goes on from its records, in another process or after having been blocked.",
+            meaning="The activity goes on from its records, in another process or after having been parked or blocked.",
             name="the activity definition's name",
             facts={
                 **_RUN,
-                "cause": "`opened` (a journal with unfinished work was opened) or `resumed` (by command)",
+                "cause": "`opened` (a journal with unfinished work was opened), `unparked` (its wait is over) "
+                "or `resumed` (by command)",
                 "clean": "whether the engine before had closed the journal properly",
             },
             status=ActivityStatus.RUNNING,
+        ),
+        Kind(
+            kind="activity.parked",
+            stream=activity,
+            meaning="The activity waits, and is given up in memory until what it waits for comes.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "waits": "for each wait the `call` that waits, its `path`, and the instant at which it is `due`, where "
+                "there is one",
+                "due?": "the first of these instants",
+            },
+            status=ActivityStatus.WAITING,
         ),
         Kind(
             kind="activity.crashed",
@@ -108,7 +122,8 @@ def _lifecycle() -> list[Kind]:
             name="the activity definition's name",
             facts={
                 **_RUN,
-                "cause": "`nondeterminism` (the code does not fit the history) or `definition` (there is none here)",
+                "cause": "`nondeterminism` (the code does not fit the history), `definition` (there is none here) or "
+                "`poison` (it was running each time that the process ended)",
                 "recorded": "the call that the history holds, or what it needs",
                 "asked": "the call that the code made, or what there is",
             },

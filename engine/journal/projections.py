@@ -157,7 +157,12 @@ def _activity_started(to: Projections, record: Projected) -> None:
 
 
 def _activity_status(to: Projections, record: Projected) -> None:
-    to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run)
+    to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run, due=None)
+
+
+def _activity_parked(to: Projections, record: Projected) -> None:
+    due = record.facts.get("due")
+    to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run, due=due)
 
 
 def _activity_ended(to: Projections, record: Projected) -> None:
@@ -166,6 +171,7 @@ def _activity_ended(to: Projections, record: Projected) -> None:
         (record.stream,),
         status=str(STATUS_AFTER[record.kind]),
         runs=record.run,
+        due=None,
         ended=record.seq,
         ended_at=record.at,
     )
@@ -203,8 +209,9 @@ PROJECTED: Mapping[str, _Apply] = {
     **{
         kind: _activity_ended if kind in TERMINAL_KINDS else _activity_status
         for kind in STATUS_AFTER
-        if kind not in ("command.accepted", "activity.started")
+        if kind not in ("command.accepted", "activity.started", "activity.parked")
     },
+    "activity.parked": _activity_parked,
     "subscriber.attached": _subscriber_attached,
     "delivery.handled": _delivery_handled,
     "delivery.dead": _delivery_dead,

@@ -136,6 +136,14 @@ def _create_deliveries(db: Database) -> None:
     )
 
 
+@migrations()
+def m003_waiting(db: Database) -> None:
+    """Who waits, to be found by an index: for a free place, or until an instant."""
+    _table(db, "activities").add_column("due", str)
+    db.execute("CREATE INDEX activities_pending ON activities(priority DESC, accepted) WHERE status = 'pending'")
+    db.execute("CREATE INDEX activities_due ON activities(due) WHERE status = 'waiting' AND due IS NOT NULL")
+
+
 SCHEMA = tuple(migration.name for migration in migrations.pending(Database(memory=True)))
 """Names of all migrations that this version knows, in order."""
 

@@ -16,7 +16,7 @@ import socket
 import sqlite3
 import stat
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ _SCANNED_AT_ONCE = 2_000
 """Records that are looked through in about a millisecond."""
 
 _ENDED = ", ".join(f"'{status}'" for status in sorted(ENDED))
+
+_STATE = "id, name, status, accepted, ended, priority"
+"""The columns of an `ActivityState`."""
+
+_PARKED = "status = 'waiting' AND due IS NOT NULL"
+"""As the index of those that are to be woken says it."""
 
 
 def journal_path(url: str | Path) -> Path:
@@ -261,14 +267,28 @@ class SQLiteJournal:
         return None if row is None else str(row[0])
 
     def activity(self, id: str) -> ActivityState | None:
-        row = self._read("SELECT id, name, status, accepted, ended FROM activities WHERE id = ?", id).fetchone()
-        return None if row is None else ActivityState(row[0], row[1], ActivityStatus(row[2]), row[3], row[4])
+        found = _states(self._read(f"SELECT {_STATE} FROM activities WHERE id = ?", id))
+        return found[0] if found else None
 
-    def unfinished(self) -> Iterable[ActivityState]:
-        rows = self._read(
-            f"SELECT id, name, status, accepted, ended FROM activities WHERE status NOT IN ({_ENDED}) ORDER BY accepted"
+    def in_line(
+        self, statuses: Collection[ActivityStatus], limit: int, *, after: tuple[int, int] | None = None
+    ) -> list[ActivityState]:
+        # Written out, so that SQLite sees that the index of those that are pending serves.
+        listed = " OR ".join(f"status = '{status}'" for status in statuses)
+        beyond = "" if after is None else "AND (priority < ?1 OR (priority = ?1 AND accepted > ?2))"
+        statement = (
+            f"SELECT {_STATE} FROM activities WHERE ({listed}) {beyond} ORDER BY priority DESC, accepted LIMIT {limit}"
         )
-        return [ActivityState(row[0], row[1], ActivityStatus(row[2]), row[3], row[4]) for row in rows]
+        return _states(self._read(statement, *(() if after is None else (-after[0], after[1]))))
+
+    def due(self, by: str, limit: int) -> list[ActivityState]:
+        statement = f"SELECT {_STATE} FROM activities WHERE {_PARKED} AND due <= ? ORDER BY priority DESC, accepted"
+        return _states(self._read(f"{statement} LIMIT ?", by, limit))
+
+    def next_due(self, after: str) -> str | None:
+        row = self._read(f"SELECT due FROM activities WHERE {_PARKED} AND due > ? ORDER BY due LIMIT 1", after)
+        found = row.fetchone()
+        return None if found is None else str(found[0])
 
     def count_unfinished(self) -> int:
         (count,) = self._read(f"SELECT count(*) FROM activities WHERE status NOT IN ({_ENDED})").fetchone()
@@ -327,6 +347,10 @@ class SQLiteJournal:
             facts = orjson.loads(text)
             found[facts["type"], name] = facts
         return found
+
+
+def _states(rows: Iterable[tuple[Any, ...]]) -> list[ActivityState]:
+    return [ActivityState(row[0], row[1], ActivityStatus(row[2]), *row[3:]) for row in rows]
 
 
 def _make_file(path: Path) -> None:

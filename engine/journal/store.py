@@ -7,7 +7,7 @@ machine. All methods are called from the loop's thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -27,6 +27,7 @@ class ActivityState:
         status: its status.
         accepted: the `seq` of the command that asked for it.
         ended: the `seq` of the record with which it ended, if it has.
+        priority: its priority; the higher ones run first.
     """
 
     id: str
@@ -34,6 +35,12 @@ class ActivityState:
     status: ActivityStatus
     accepted: int | None
     ended: int | None
+    priority: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """By which those that wait to run stand in line: the higher priority first, then who was asked for first."""
+        return -self.priority, self.accepted or 0
 
 
 @attrs.frozen
@@ -119,8 +126,16 @@ class Store(Protocol):
     def activity(self, id: str) -> ActivityState | None:
         """What is durable of an activity's state."""
 
-    def unfinished(self) -> Iterable[ActivityState]:
-        """All activities that have not ended, in the order in which they were asked for."""
+    def in_line(
+        self, statuses: Collection[ActivityStatus], limit: int, *, after: tuple[int, int] | None = None
+    ) -> list[ActivityState]:
+        """The activities that are in one of these statuses, by rank, at most `limit`, from after a rank on."""
+
+    def due(self, by: str, limit: int) -> list[ActivityState]:
+        """The parked activities that are to be woken by an instant, by rank, at most `limit`."""
+
+    def next_due(self, after: str) -> str | None:
+        """The first instant after another at which a parked activity is to be woken."""
 
     def count_unfinished(self) -> int:
         """How many activities have not ended."""

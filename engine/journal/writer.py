@@ -49,6 +49,8 @@ RETRY_FIRST = 0.01
 RETRY_LONGEST = 1.0
 """Seconds between tries of a commit that fails, doubled from the first to the longest."""
 
+_STARTED, _PARKED = "activity.started", "activity.parked"
+
 _HOPELESS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 """What no further try mends: a constraint that the records break, a connection that is closed."""
 
@@ -151,7 +153,8 @@ class Writer:
         self._broken: BaseException | None = None
         # The streams that ended in the batch before: who appends while its commit is under way cannot know it yet.
         self._ended: set[str] = set()
-        # The hash chains of the streams that began in this process and have not ended: their end needs no reading back.
+        # The hash chains of the activities that began in this process and run: their end needs no reading back. Those
+        # that are pending or parked have none: there may be a million of them.
         self._chains: dict[str, tuple[int, bytes]] = {}
         self._registered: trio.Event | None = None
         self._place = CommitPlace()
@@ -420,6 +423,7 @@ class Writer:
         chains = self._chains
         over = self._ended = batch.ended
         rows = batch.rows
+        parked: list[str] = []
         at_salt = 0
         for seq, stream, kind, name, path, run, at, by, facts, data in batch.drafts:
             chain = chains.get(stream)
@@ -435,16 +439,19 @@ class Writer:
             batch.tiles += self._tree.append(leaf)
             if chain is not None:
                 chains[stream] = (chain[0] + 1, chained(chain[1], leaf))
+                if kind == _PARKED:
+                    parked.append(stream)
             rows.append((seq, stream, kind, name, path, run, at, by, facts, data, salt, leaf, None))
         rows[-1] = (*rows[-1][:-1], self._tree.root())
-        for stream in over:
-            del chains[stream]
+        for stream in (*over, *parked):
+            chains.pop(stream, None)
 
     def _load_chains(self, batch: Batch) -> None:
         """Have the chain at hand of every stream that begins in this batch, or has ended by the end of it."""
-        for stream, what in batch.streams.items():
-            if what == "activity":
-                self._chains[stream] = (0, EMPTY_CHAIN)
+        if batch.streams:
+            for draft in batch.drafts:
+                if draft[2] == _STARTED and draft[1] in batch.streams:
+                    self._chains[draft[1]] = (0, EMPTY_CHAIN)
         ended_before = self._ended
         batch.ended.update([draft[1] for draft in batch.drafts if draft[1] in ended_before])
         ending = {draft[1] for draft in batch.drafts if draft[2] in TERMINAL_KINDS} | batch.ended

@@ -320,7 +320,7 @@ def test_another_database_is_no_journal(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_a_newer_version_is_told_apart(journal: Path, database: sqlite3.Connection) -> None:
-    database.execute("UPDATE _sqlite_migrations SET name = 'm999_later'")
+    database.execute("UPDATE _sqlite_migrations SET name = 'm999_later' WHERE id = 1")
     with pytest.raises(JournalVersionError, match="m999_later"):
         Ledger.open(journal)
 

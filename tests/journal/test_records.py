@@ -296,7 +296,25 @@ async def test_ends_within_a_process_need_no_reading_back(path: Path) -> None:
     asked: list[str] = []
     async with writing(path) as desk:
         desk.connection.before = asked.append
-        for step in (accept, start, end):
+        accept(desk, "one")
+        for step in (start, end):
             await desk.writer.durable(step(desk, "one"))
     assert "BEGIN IMMEDIATE" in asked
     assert not [statement for statement in asked if statement.startswith("SELECT")]
+
+
+async def test_those_that_wait_to_begin_or_are_parked_are_chained_without_being_kept(path: Path) -> None:
+    async with writing(path) as desk:
+        await desk.writer.durable(accept(desk, "one"))
+        assert not desk.writer._chains
+        await desk.writer.durable(start(desk, "one"))
+        accept(desk, "two")
+        await desk.writer.durable(start(desk, "two"))
+        await desk.writer.durable(desk.append("two", "activity.parked", run=1, facts={"generation": 0, "waits": []}))
+        assert not desk.writer._chains
+        await desk.writer.durable(end(desk, "one"))
+        # Also where one commit holds both.
+        desk.append("two", "activity.parked", run=1, facts={"generation": 0, "waits": []})
+        end(desk, "two")
+    assert_chained(path, "one", LIFE)
+    assert_chained(path, "two", [*LIFE[:2], "activity.parked", "activity.parked", LIFE[2]])

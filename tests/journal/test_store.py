@@ -24,8 +24,9 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     return stores[request.param]
 
 
-def accept(store: Store, id: str, name: str = "n") -> int:
-    return store.append(id, "command.accepted", name=name, facts={"command": "start"}, data="{}", begins="activity")
+def accept(store: Store, id: str, name: str = "n", priority: int = 0) -> int:
+    facts = {"command": "start", "priority": priority}
+    return store.append(id, "command.accepted", name=name, facts=facts, data="{}", begins="activity")
 
 
 def start(store: Store, id: str) -> int:
@@ -72,17 +73,38 @@ async def test_what_is_not_durable_is_not_told(open_store: Open) -> None:
         assert store.histories(["one"]) == {"one": []}
 
 
-async def test_the_unfinished_come_in_the_order_in_which_they_were_asked_for(open_store: Open) -> None:
+async def test_those_of_a_status_come_in_the_order_of_their_rank(open_store: Open) -> None:
     async with open_store() as store:
-        for id in ("c", "a", "d", "b"):
-            accept(store, id)
+        for id, priority in (("c", 0), ("a", 0), ("d", -1), ("b", 0), ("e", 7)):
+            accept(store, id, priority=priority)
+        for id in ("a", "d"):
             start(store, id)
         end(store, "a")
         store.append("d", "activity.blocked", name="n", run=1, facts={})
     async with open_store() as store:
-        assert [state.id for state in store.unfinished()] == ["c", "d", "b"]
-        assert [state.status for state in store.unfinished()] == ["running", "blocked", "running"]
-        assert store.count_unfinished() == 3
+        pending = [ActivityStatus.PENDING]
+        found = store.in_line(pending, 10)
+        assert [state.id for state in found] == ["e", "c", "b"]
+        assert store.in_line(pending, 2) == found[:2]
+        assert store.in_line(pending, 10, after=found[0].rank) == found[1:]
+        assert store.in_line(pending, 10, after=found[2].rank) == []
+        assert [state.id for state in store.in_line([*pending, ActivityStatus.BLOCKED], 10)] == ["e", "c", "b", "d"]
+        assert store.count_unfinished() == 4
+
+
+async def test_the_parked_are_found_by_the_instant_at_which_they_are_to_be_woken(open_store: Open) -> None:
+    async with open_store() as store:
+        for id, due in (("a", "T3"), ("b", "T1"), ("c", None), ("d", "T2"), ("e", "T1")):
+            accept(store, id, priority=1 if id == "d" else 0)
+            start(store, id)
+            waits: dict[str, Any] = {"generation": 0, "waits": [], **({} if due is None else {"due": due})}
+            store.append(id, "activity.parked", name="n", run=1, facts=waits)
+        store.append("e", "activity.resumed", name="n", run=1, facts={"generation": 0})
+    async with open_store() as store:
+        assert [state.id for state in store.due("T2", 10)] == ["d", "b"]
+        assert [state.id for state in store.due("T9", 2)] == ["d", "a"]
+        assert store.due("T0", 10) == []
+        assert [store.next_due(after) for after in ("T0", "T1", "T2", "T3")] == ["T1", "T2", "T3", None]
 
 
 async def test_histories_hold_each_streams_records_in_order(open_store: Open) -> None:

@@ -1,0 +1,294 @@
+"""Who runs: at most so many activities at a time, and the best of those that could (see `line`) when there is a place.
+
+An activity is *live* while it is in memory: from the record with which it starts or goes on until its end is durable,
+or until it was blocked or parked and its function has been left. Each that is live has one of the places. As long as
+there are places and nobody stands in line, a start takes one at once, and nothing here costs it anything; else its
+command is recorded and it is `pending`, a row in the journal.
+
+Whoever stands in line is taken on by one actor. It looks when it is told to (a place is free, somebody came into the
+line) and when the first of those that are parked is to be woken. Histories are read in batches, and a bounded number of
+replays is under way at once, so that a journal with many unfinished activities opens in bounded memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import orjson
+import trio
+
+from engine.activities.definition import Activity
+from engine.activities.execution import Execution
+from engine.activities.history import History
+from engine.activities.line import Line
+from engine.activities.surroundings import Surroundings
+from engine.activities.suspicion import ALONE_FOR, Witness, is_suspect, unclean_ends
+from engine.actors import Mailbox
+from engine.clock import parse
+from engine.codec import parse_exactly
+from engine.journal import ActivityState, StoredRecord
+from engine.journal.kinds import TERMINAL_KINDS
+
+RESUMED_TOGETHER = 200
+"""Histories read in one query, and replays under way at once: more costs memory and gains nothing."""
+
+_STAYS = (*TERMINAL_KINDS, "activity.paused")
+"""After these an activity does not stand in line, though it did when the line was read."""
+
+
+_BEGINNINGS = ("activity.started", "activity.resumed")
+"""One that goes on, as this engine recorded, and had no place yet, needs no further record to do so."""
+
+
+class Admission:
+    """Takes activities on, and knows those that are live.
+
+    Attributes:
+        live: the activities that run here, by id.
+        asked: those that are asked for and pending, by id, until that is durable.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        definitions: Mapping[str, Activity[..., Any]],
+        *,
+        idle: bool,
+        begin: Callable[[Execution], None],
+        changed: Callable[[Execution], None],
+        max_running: int,
+        poison_after: int,
+    ) -> None:
+        """Prepare to take activities on.
+
+        Args:
+            around: what runs need of the engine.
+            definitions: by name.
+            idle: whether nothing is run, only recorded.
+            begin: called with an execution when its start or resume is durable.
+            changed: called with an execution when a status of it is durable.
+            max_running: how many may be live.
+            poison_after: unclean ends of the process in a row after which an activity is blocked.
+        """
+        self._around = around
+        self._journal = around.journal
+        self._definitions = definitions
+        self._idle = idle
+        self._begin = begin
+        self._changed = changed
+        self._max_running = max_running
+        self._poison_after = poison_after
+        self.live: dict[str, Execution] = {}
+        self.asked: dict[str, Execution] = {}
+        self._line = Line(around.journal, around.stamp, self.live)
+        self._is_empty = False
+        self._opened = around.journal.last_seq
+        self._look = trio.Event()
+        self._suspects: deque[ActivityState] = deque()
+        self._alone: str | None = None
+        self._alone_until = math.inf
+
+    # ------------------------------------------------------------------------------------------------ places
+
+    @property
+    def has_place(self) -> bool:
+        """Whether a start need not wait: there is a place, and nobody stands in line for it."""
+        return self._is_empty and not self.asked and len(self.live) < self._max_running
+
+    def left(self, id: str) -> None:
+        """An activity is live no more."""
+        self.live.pop(id, None)
+        if id == self._alone:
+            self._clear(id)
+        if not self._is_empty:
+            self.look()
+
+    def look(self) -> None:
+        """Have the actor look who is next."""
+        self._look.set()
+
+    # ------------------------------------------------------------------------------------------------ the actor
+
+    async def serve(self, mailbox: Mailbox[Any]) -> None:
+        """The actor: take on who is next, whenever there is a place."""
+        while True:
+            self._look = trio.Event()
+            await self.admit()
+            with trio.move_on_at(self._look_at()):
+                await self._look.wait()
+
+    async def admit(self) -> None:
+        """Take on those in line, best first, as long as there are places."""
+        while not self._around.flights.draining:
+            places = self._max_running - len(self.live)
+            if places <= 0:
+                self._is_empty = False
+                break
+            batch = self._next_suspect() or self._line.take(min(places, RESUMED_TOGETHER))
+            if not batch:
+                self._is_empty = True
+                break
+            histories = self._journal.histories([state.id for state in batch])
+            for state in batch:
+                self.take_on(state, histories[state.id], cause="opened")
+            # Their records are durable, and their actors have begun; then the replays under way are bounded.
+            await self._journal.durable(self._journal.last_seq)
+            await trio.lowlevel.checkpoint()
+            await self._around.instrument.wait_for_fewer(RESUMED_TOGETHER)
+
+    def _look_at(self) -> float:
+        """When to look without having been told to, by Trio's clock."""
+        if len(self.live) >= self._max_running:
+            return math.inf
+        now = self._around.stamp()
+        due = self._journal.next_due(now)
+        at = math.inf if due is None else trio.current_time() + (parse(due) - parse(now)).total_seconds()
+        return min(at, self._alone_until if self._suspects else math.inf)
+
+    # ------------------------------------------------------------------------------------------------ taking on
+
+    def take_on(self, state: ActivityState, records: Sequence[StoredRecord], *, cause: str) -> bool:
+        """Have an activity run that does not; whether it does.
+
+        What is blocked for the code's sake stays so, unless that was asked for; what lacks its definition is blocked,
+        and what was blocked for that alone goes on.
+
+        Args:
+            state: which.
+            records: its records.
+            cause: `resumed`, where that was asked for; `opened` for those in line, unless they were parked.
+        """
+        last = next((record for record in reversed(records) if record.kind.startswith("activity.")), None)
+        if last is None:
+            return self._start(state, records[0])
+        definition = self._definitions.get(state.name)
+        if cause == "opened" and self._stays(last, definition):
+            return False
+        if last.kind == "activity.parked":
+            cause = "unparked"
+        history = History(records)
+        if self._idle:
+            self._record_resumed(history, cause)
+            return False
+        if definition is None:
+            self._block(
+                history,
+                "definition",
+                f"activity {history.started.name}",
+                "nothing: this engine was given no definition of that name",
+            )
+            return False
+        around = self._around
+        if cause == "opened" and last.kind != "activity.blocked":
+            ends = unclean_ends(records, self._journal.clean)
+            if ends >= self._poison_after:
+                self._block(
+                    history,
+                    "poison",
+                    f"no record of its own, though the process ended {ends} times while it ran",
+                    "to run again: it may end the process again",
+                )
+                return False
+            if is_suspect(ends, self._poison_after):
+                if self._alone is not None:
+                    self._suspects.append(state)
+                    return False
+                around = self._watched(state.id, is_last=ends == self._poison_after - 1)
+        if cause == "resumed" and len(self.live) >= self._max_running:
+            self._record_resumed(history, cause, self._stands_in_line)
+            return False
+        execution = Execution(around, definition, state.id, history=history, changed=self._changed)
+        self.live[state.id] = execution
+        if last.seq > self._opened and last.kind in _BEGINNINGS:
+            self._begin(execution)
+        else:
+            seq = self._record_resumed(history, cause, lambda: self._begin(execution))
+            if cause != "unparked":
+                history.resumes.append(seq)
+        return True
+
+    def _stands_in_line(self) -> None:
+        """One that runs, as far as the journal says, waits for a place."""
+        self._line.look_again()
+        self._is_empty = False
+        self.look()
+
+    def _stays(self, last: StoredRecord, definition: Activity[..., Any] | None) -> bool:
+        """Whether one that was found in line is not to be taken on, by its last record."""
+        if last.kind == "activity.blocked":
+            return last.facts["cause"] != "definition" or definition is None
+        return last.kind in _STAYS
+
+    def _start(self, state: ActivityState, command: StoredRecord) -> bool:
+        """Start what a command asked for and nobody has begun: there was no place, or no engine that runs anything."""
+        definition = self._definitions.get(state.name)
+        if definition is None or self._idle:
+            return False
+        args = orjson.dumps(parse_exactly(command.data or '{"args":[]}')["args"]).decode()
+        execution = Execution(self._around, definition, state.id, changed=self._changed)
+        self.append_start(execution, args, self._around.stamp())
+        return True
+
+    def append_start(self, execution: Execution, args: str, at: str) -> int:
+        """Record that an activity begins, which it does when that is durable."""
+        id, definition = execution.id, execution.definition
+        drawn = os.urandom(32).hex()
+        facts = {"generation": 0, "version": definition.version, "seed": drawn[:32]}
+        data = f'{{"args":{args},"key":"{drawn[32:]}"}}'
+        seq = self._journal.append(
+            id,
+            "activity.started",
+            name=definition.name,
+            run=1,
+            at=at,
+            facts=facts,
+            data=data,
+            landed=lambda: self._begin(execution),
+        )
+        execution.prepare(StoredRecord(seq, id, "activity.started", definition.name, None, 1, at, None, facts, data))
+        execution.args = args
+        self.live[id] = execution
+        return seq
+
+    def _record_resumed(self, history: History, cause: str, landed: Callable[[], None] | None = None) -> int:
+        started = history.started
+        facts = {"generation": started.facts["generation"], "cause": cause, "clean": self._journal.clean}
+        return self._journal.append(
+            started.stream, "activity.resumed", name=started.name, run=history.run, facts=facts, landed=landed
+        )
+
+    def _block(self, history: History, cause: str, recorded: str, asked: str) -> None:
+        started = history.started
+        facts = {
+            "generation": started.facts["generation"],
+            "cause": cause,
+            "recorded": recorded,
+            "asked": asked,
+        }
+        self._journal.append(started.stream, "activity.blocked", name=started.name, run=history.run, facts=facts)
+
+    # ------------------------------------------------------------------------------------------------ suspects
+
+    def _watched(self, id: str, *, is_last: bool) -> Surroundings:
+        """Let a suspect run alone; what it is given tells when it records something."""
+        self._alone = id
+        self._alone_until = math.inf if is_last else trio.current_time() + ALONE_FOR
+        return attrs.evolve(self._around, journal=Witness(self._journal, lambda: self._clear(id)))
+
+    def _clear(self, id: str) -> None:
+        """A suspect has recorded something, or ended: the next may run."""
+        if id == self._alone:
+            self._alone = None
+            self._alone_until = math.inf
+            self.look()
+
+    def _next_suspect(self) -> list[ActivityState]:
+        if not self._suspects or (self._alone is not None and trio.current_time() < self._alone_until):
+            return []
+        self._alone = None
+        return [self._suspects.popleft()]
