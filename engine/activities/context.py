@@ -24,11 +24,12 @@ from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
-from engine.activities.run import Run
+from engine.activities.run import GIVEN_UP, Run
 from engine.activities.scopes import Scope
-from engine.activities.waiting import Wait, after, rest_of, wait
+from engine.activities.waiting import Wait, after, rest_of, seconds_until, wait, wait_until
+from engine.clock import stamp_of
 from engine.codec import codec_for
-from engine.errors import ConcurrentContextError, DefinitionError, PayloadError
+from engine.errors import ConcurrentContextError, DefinitionError, FencedError, PayloadError
 from engine.journal import StoredRecord
 from engine.journal.events import event_of
 from engine.journal.log import quoted
@@ -489,28 +490,93 @@ class Context:
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise PayloadError("seconds", f"{seconds!r} is no number of seconds")
+        seconds = max(0.0, float(seconds))
+        await self._timer("sleep", f"[{orjson.dumps(seconds).decode()}]", seconds=seconds)
+
+    async def sleep_until(self, instant: dt.datetime, /) -> None:
+        """Wait until an instant of the wall clock: where that is set, or the machine sleeps, the wait follows it within
+        a minute, or a tenth of the rest of the wait. Durable as `sleep`; an instant that has passed is not waited for.
+
+        Args:
+            instant: until when; aware.
+
+        Raises:
+            PayloadError: it is naive, or no instant.
+
+        Cancelling ends the wait, and records `call.abandoned`.
+        """
+        if not isinstance(instant, dt.datetime):
+            raise PayloadError("instant", f"{instant!r} is no datetime")
+        try:
+            due = stamp_of(instant)
+        except PayloadError as error:
+            raise PayloadError("instant", error.why) from None
+        except OverflowError:
+            raise PayloadError("instant", f"{instant.isoformat()} is beyond the years 1 to 9999 in UTC") from None
+        await self._timer("sleep_until", f"[{quoted(due)}]", due=due)
+
+    async def _timer(self, call: str, asked: str, *, seconds: float | None = None, due: str = "") -> None:
+        """Wait for so many seconds, or until an instant of the wall clock."""
         run = self._run
         self._use()
         if run.held:
             await run.hold()
-        seconds = max(0.0, float(seconds))
-        path = self._scope.next_path("sleep")
-        digest = run.digest(f"[{orjson.dumps(seconds).decode()}]")
-        recorded = run.match(self._scope, "sleep", path, digest)
+        path = self._scope.next_path(call)
+        digest = run.digest(asked)
+        recorded = run.match(self._scope, call, path, digest)
         if recorded is not None and recorded.outcome is not None:
             await self._turn(recorded.outcome)
             return
-        await self._begin("sleep", path, digest)
+        await self._begin(call, path, digest)
         if recorded is not None and recorded.begun is not None:
-            due: str = recorded.begun.facts["due"]
-            seconds = rest_of(recorded.begun.at, due, run.stamp())
+            due = recorded.begun.facts["due"]
+            if seconds is not None:
+                seconds = rest_of(recorded.begun.at, due, run.stamp())
         else:
             at = run.stamp()
-            due = after(at, seconds)
-            length = orjson.dumps(seconds).decode()
-            self._record("timer.set", path, f'"digest":"{digest}","due":"{due}","length":{length},"for":"sleep"', at=at)
-        await wait(Wait("sleep", path, due), self, digest, seconds=seconds)
+            length = seconds if seconds is not None else seconds_until(due, at)
+            due = due or after(at, length)
+            facts = f'"digest":"{digest}","due":"{due}","length":{orjson.dumps(length).decode()},"for":"{call}"'
+            self._record("timer.set", path, facts, at=at)
+        if seconds is not None:
+            await wait(Wait(call, path, due), self, digest, seconds=seconds)
+        else:
+            await wait_until(due, self, call, path, digest)
         seq, at = self._record("timer.fired", path, f'"digest":"{digest}"')
+        await run.settle(seq, self)
+        run.give(self._scope, seq, at)
+
+    # ------------------------------------------------------------------------------------------------ notes
+
+    async def note(self, name: str, value: object, /) -> None:
+        """Leave word of how the activity stands, for `Handle.notes()` and whoever reads its history. A note of the same
+        name takes the place of the one before. Durable when it returns; at replay it is not made again.
+
+        Args:
+            name: what it is about.
+            value: what there is to say; of any type that can be encoded.
+
+        Raises:
+            PayloadError: the value cannot be encoded; nothing was recorded.
+            DefinitionError: the name is not one.
+
+        Cancelling does not take a note back.
+        """
+        run = self._run
+        self._use()
+        if run.held:
+            await run.hold()
+        check_name(name)
+        text = codec_for(type(value)).encode(value, "value")
+        check_size(text, run.around.max_payload, "value")
+        path = self._scope.next_path("note")
+        digest = run.digest(f"[{quoted(name)},{text}]")
+        recorded = run.match(self._scope, "note", path, digest)
+        if recorded is not None and recorded.outcome is not None:
+            await self._turn(recorded.outcome)
+            return
+        await self._begin("note", path, digest)
+        seq, at = self._record("note.added", path, f'"digest":"{digest}"', name=name, data=f'{{"value":{text}}}')
         await run.settle(seq, self)
         run.give(self._scope, seq, at)
 
@@ -532,6 +598,39 @@ class Context:
         drawn[6] = drawn[6] & 0x0F | 0x80
         drawn[8] = drawn[8] & 0x3F | 0x80
         return uuid.UUID(bytes=bytes(drawn))
+
+    def patched(self, name: str, /) -> bool:
+        """Whether a change of the code is in force here: guard it with `if ctx.patched("name"): …`, so that activities
+        that are under way go on as they began.
+
+        Args:
+            name: the change's name.
+
+        Returns:
+            `True` where this branch of the activity comes here for the first time, which is recorded before anything
+            that follows takes effect; `False` where it went past before, without the guard. The answer holds for every
+            later call with this name in the branch, and at replay. Once no activity is left that was begun before the
+            change, the guard can be taken out again.
+
+        Raises:
+            DefinitionError: the name is not one.
+            FencedError: the run was given up.
+        """
+        self._use()
+        check_name(name)
+        run, scope = self._run, self._scope
+        known = scope.drawn.get(name)
+        if known is not None:
+            return known
+        new = scope.left is None and scope.path not in run.branches
+        if new:
+            if run.fenced:
+                raise FencedError(GIVEN_UP)
+            # It has no place in the order of the calls, so that the guard can be removed later.
+            path = f"{scope.path}/patched" if scope.path else "patched"
+            run.undurable, _ = self._record("value.drawn", path, '"of":"patched","value":true', name=name)
+        scope.drawn[name] = new
+        return new
 
     def _drawn(self, what: str) -> bytes:
         self._use()
@@ -565,6 +664,10 @@ class Context:
             except trio.Cancelled:
                 await self._abandoned(call, path, digest)
                 raise
+        if self._run.undurable:
+            # What was drawn is committed before anything that follows from it takes effect.
+            await self._run.journal.durable(self._run.undurable)
+            self._run.undurable = 0
         await self._check(call, path, digest)
 
     async def _check(self, call: str, path: str, digest: str) -> None:

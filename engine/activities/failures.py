@@ -10,7 +10,7 @@ carried and none is open, a restart could only repeat them.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -21,7 +21,7 @@ from engine.errors import ConcurrentContextError
 from engine.journal import StoredRecord
 from engine.policies import Restart, matches
 
-_ENDS = frozenset({"branch.ended", "scope.ended"})
+_NOTHING_DONE = frozenset({"branch.ended", "scope.ended", "note.added", "value.drawn"})
 """Records of calls that do not count as something done about a failure."""
 
 
@@ -108,13 +108,13 @@ def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:
 
 def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], *, aside: Container[int]) -> bool:
     """Whether something was recorded after a failure by its branch, with the scopes that it opened, or by one around;
-    ends, and what is to be left aside, do not count."""
+    ends, notes, and what is to be left aside, do not count."""
     assert last.path is not None
     branch, *outer = around(last.path)
     return any(
         record.seq > last.seq
         and record.path is not None
-        and record.kind not in _ENDS
+        and record.kind not in _NOTHING_DONE
         and record.seq not in aside
         and (is_within(record.path, branch) or scope_of(record.path) in outer)
         for record in records
@@ -141,7 +141,7 @@ def _those_that_went_on(abandoned: Sequence[StoredRecord], records: Sequence[Sto
     last: dict[str, int] = {}
     last_not_abandoned: dict[str, int] = {}
     for record in records:
-        if record.path is not None and record.kind not in _ENDS:
+        if record.path is not None and record.kind not in _NOTHING_DONE:
             if not was_never_begun(record):
                 last[scope_of(record.path)] = record.seq
             if record.kind != "call.abandoned":
@@ -156,15 +156,18 @@ def _those_that_went_on(abandoned: Sequence[StoredRecord], records: Sequence[Sto
 
 
 def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list[str]:
-    """The paths whose outcomes must be forgotten, so that these failures are tried anew: their own, and the ends of the
-    branches and scopes around them, together with what was cancelled beside them on their account, by the engine or by
-    a scope of the user's own. A task that went on after that is left as it is: it will be cancelled again."""
+    """The paths whose outcomes must be forgotten, so that these failures are tried anew: their own, the ends of the
+    branches and scopes around them, and notes that were made of them; together with what was cancelled beside them on
+    their account, by the engine or by a scope of the user's own. A task that went on after that is left as it is: it
+    will be cancelled again."""
     forgotten = set(paths)
     for failed in [_failure(path, records) for path in forgotten]:
         if failed is not None:
             beside = _abandoned_beside(failed, records)
             kept = {call.seq for call in _those_that_went_on(beside, records)}
-            forgotten |= {call.path for call in beside if call.path is not None and call.seq not in kept}
+            given_up = [call for call in beside if call.seq not in kept]
+            forgotten |= {call.path for call in given_up if call.path is not None}
+            forgotten |= {path for call in (failed, *given_up) for path in _notes_after(call, records)}
     for path in list(forgotten):
         for branch in around(path):
             opener = opener_of(branch)
@@ -173,6 +176,20 @@ def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list
                 forgotten |= _given_up_with(opener, records)
     recorded = {record.path for record in records if record.path is not None}
     return sorted(forgotten & recorded)
+
+
+def _notes_after(last: StoredRecord, records: Sequence[StoredRecord]) -> Iterator[str]:
+    """The notes that were made of a failure, in its branch or one around it: on a way that is not gone again."""
+    assert last.path is not None
+    branch, *outer = around(last.path)
+    for record in records:
+        if (
+            record.kind == "note.added"
+            and record.seq > last.seq
+            and record.path is not None
+            and (is_within(record.path, branch) or scope_of(record.path) in outer)
+        ):
+            yield record.path
 
 
 def _given_up_with(opener: str, records: Sequence[StoredRecord]) -> set[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import orjson
 import trio
 
 from engine.activities.execution import Ending, Execution
 from engine.activities.obeying import Activities
-from engine.codec import ValueCodec, decode_error
+from engine.codec import ValueCodec, codec_for, decode_error
 from engine.errors import (
     ActivityCancelledError,
     ActivityFailedError,
@@ -22,6 +22,8 @@ from engine.journal import ENDED, Store
 from engine.messages import ActivityStatus
 
 R_co = TypeVar("R_co", covariant=True)
+
+_PLAIN = codec_for(Any)
 
 _Resume = Callable[..., Awaitable[object]]
 
@@ -144,6 +146,21 @@ class Handle(Generic[R_co]):
         while (status := self._status()) not in statuses:
             await self._activities.change(self._id)
         return status
+
+    async def notes(self) -> Mapping[str, Any]:
+        """What the activity has left word of with `ctx.note`, as far as it is durable: the last value of each name, as
+        plain JSON values. What was erased is left out. A checkpoint.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+        """
+        await trio.lowlevel.checkpoint()
+        self._status()
+        return {
+            record.name or "": _PLAIN.decode_field(record.data, "value")
+            for record in self._journal.histories([self._id])[self._id]
+            if record.kind == "note.added" and record.data is not None
+        }
 
     async def resume(self, *, by: str | None = None, reason: str | None = None) -> None:
         """Take the activity on, which is `blocked`, after its code was mended. Durable when it returns.

@@ -1,8 +1,8 @@
 """An activity's records, read for a resume: what was asked in each scope, and what came of it, in journal order.
 
 A record is *live* if no later `activity.crashed` names its path as superseded; only live outcomes are handed out again.
-A superseded failure still tells how often the step was attempted. A call that was abandoned before it was begun, and
-that is superseded, is no call of this history: what was asked on a way that is not gone again binds nobody.
+A superseded failure still tells how often the step was attempted. A note, or a call that was abandoned before it was
+begun, is no call of this history where it is superseded: what was asked on a way that is not gone again binds nobody.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from engine.journal import StoredRecord
 _CALL_OF = {
     "step.completed": "step",
     "step.failed": "step",
-    "timer.set": "sleep",
-    "timer.fired": "sleep",
     "event.emitted": "emit",
+    "note.added": "note",
 }
-"""The call that a record belongs to, by the record's kind; others name their call in their facts."""
+"""The call that a record belongs to, by the record's kind."""
+
+_NAMED_IN = {"timer.set": "for", "scope.opened": "of", "call.abandoned": "call"}
+"""The fact in which other records name their call. Of a call the first record is one of these, or of those above."""
 
 
 @attrs.define(slots=True)
@@ -29,11 +31,11 @@ class RecordedCall:
     """A call that the history holds.
 
     Attributes:
-        kind: the call's name on the context: `step`, `sleep`, `emit`, `map`, `gather` or `race`.
+        kind: the call's name on the context, as `step` or `map`.
         path: its path.
         digest: commitment to its arguments.
         outcome: the record that ended it, if it ended.
-        begun: for a sleep the record of its timer; for a scope that of its opening.
+        begun: for a wait the record of its timer; for a scope that of its opening.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
     """
@@ -57,6 +59,7 @@ class History:
         started: the record of its start.
         scopes: the calls of each scope, in order.
         branches: the live ends of branches.
+        drawn: for each scope what `patched` answered there, by name.
         outcomes: the live outcomes, ends of branches among them, in journal order. The end of a branch that lost is
             none: nothing waits for it, and it comes about again by the decision before it.
         resumes: where it was resumed in another process. Parking it had interrupted nothing.
@@ -69,6 +72,7 @@ class History:
         self.started = next(record for record in reversed(records) if record.kind == "activity.started")
         self.scopes: dict[str, list[RecordedCall]] = {}
         self.branches: dict[str, StoredRecord] = {}
+        self.drawn: dict[str, dict[str, bool]] = {}
         self.outcomes: list[StoredRecord] = []
         self.resumes: list[int] = []
         self.crashes: list[StoredRecord] = []
@@ -104,12 +108,15 @@ class History:
                 if record.facts["outcome"] in ("value", "error"):
                     self.outcomes.append(record)
             return
+        if kind == "value.drawn":
+            self.drawn.setdefault(record.facts["scope"], {})[record.name or ""] = record.facts["value"]
+            return
         call = self._calls.get(path)
-        if call is None and not live and was_never_begun(record):
+        if call is None and not live and (kind == "note.added" or was_never_begun(record)):
             # The failure that led to it is tried anew, so the branch may come to another call of this path.
             return
         if call is None:
-            of = _CALL_OF.get(kind) or record.facts["of" if kind == "scope.opened" else "call"]
+            of = _CALL_OF.get(kind) or record.facts[_NAMED_IN[kind]]
             call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
             self.scopes.setdefault(record.facts["scope"], []).append(call)
         if kind == "step.failed":

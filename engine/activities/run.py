@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from engine.activities.waiting import Wait
 
 
+GIVEN_UP = "this run of the activity was given up; what it does through ctx has no effect"
+
 LANDING_STEPS = 64
 """Steps of the loop that a cancelled branch has to come to its end; one without nested branches takes one or two."""
 
@@ -65,6 +67,7 @@ class Run:
         has_crashed: whether its end is recorded as a crash, after which it is run again.
         replay: the replay under way, `None` when the run is live.
         at: the instant of the last outcome that it was given.
+        undurable: the last draw that was recorded and is not known to be durable; 0 for none.
         cancel_scope: by which the engine ends the function.
         waits: the calls that wait for an instant or to be woken, by path.
     """
@@ -108,6 +111,8 @@ class Run:
         self._history = history
         self.branches: Mapping[str, StoredRecord] = {} if history is None else history.branches
         self._scopes: dict[str, list[RecordedCall]] = {} if history is None else history.scopes
+        self._drawn: dict[str, dict[str, bool]] = {} if history is None else history.drawn
+        self.undurable = 0
         self.has_crashed = False
         self.replay: Replay | None = None
         if history is not None and (history.outcomes or history.scopes):
@@ -118,11 +123,11 @@ class Run:
 
     def scope(self, path: str, last_seq: int) -> Scope:
         """The scope of a branch that begins."""
-        return Scope(path, self.generation, self._scopes.get(path, []), last_seq)
+        return Scope(path, self.generation, self._scopes.get(path, []), last_seq, self._drawn.get(path, {}))
 
     def has_records_in(self, branch: str) -> bool:
         """Whether a branch was begun before, as far as the records tell."""
-        return branch in self._scopes or branch in self.branches
+        return branch in self._scopes or branch in self.branches or branch in self._drawn
 
     def match(self, scope: Scope, kind: str, path: str, digest: str) -> RecordedCall | None:
         """Compare a call with the one that is recorded at its place.
@@ -215,7 +220,7 @@ class Run:
                 self._fallen = trio.Event()
             await self._fallen.wait()
         await trio.lowlevel.checkpoint()
-        raise FencedError("this run of the activity was given up; what it does through ctx has no effect")
+        raise FencedError(GIVEN_UP)
 
     # ------------------------------------------------------------------------------------------------ in order
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine.activities.history import RecordedCall
 from engine.journal.log import quoted
 
@@ -13,12 +15,16 @@ class Scope:
         path: the branch's path; empty for the activity's own function.
         facts: the beginning of the facts of each of its records, as JSON text.
         last_seq: the `seq` of the last outcome that was given in it.
+        drawn: what `patched` answered in it, by name.
     """
 
-    __slots__ = ("_counts", "_next", "_prefix", "_recorded", "facts", "last_seq", "path")
+    __slots__ = ("_counts", "_next", "_prefix", "_recorded", "drawn", "facts", "last_seq", "path")
 
-    def __init__(self, path: str, generation: int, recorded: list[RecordedCall], last_seq: int) -> None:
+    def __init__(
+        self, path: str, generation: int, recorded: list[RecordedCall], last_seq: int, drawn: Mapping[str, bool] = {}
+    ) -> None:
         self.path = path
+        self.drawn = dict(drawn)
         self.facts = f'{{"generation":{generation},"scope":{quoted(path)}'
         self.last_seq = last_seq
         self._prefix = f"{path}/" if path else ""

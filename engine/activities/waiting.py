@@ -94,6 +94,37 @@ async def wait(
     return not wait.is_over
 
 
+LOOKS_AGAIN = 60.0
+"""Seconds after which a wait until an instant looks at the wall clock again; for a long one, a tenth of its rest. So a
+clock that is set is followed, and a wait of a year under a test's clock is a few hundred looks."""
+
+
+async def wait_until(due: str, context: Context, call: str, path: str, digest: str) -> None:
+    """Wait until an instant of the wall clock, whatever becomes of that clock meanwhile.
+
+    Args:
+        due: the instant.
+        context: whose call it is.
+        call: which call waits.
+        path: the call's path.
+        digest: commitment to the call's arguments.
+
+    A checkpoint. Cancelling ends it, and records `call.abandoned` unless the engine cancels.
+    """
+    stamp = context._run.stamp
+    rest = seconds_until(due, stamp())
+    while True:
+        await wait(Wait(call, path, due), context, digest, seconds=min(rest, max(LOOKS_AGAIN, rest / 10)))
+        rest = seconds_until(due, stamp())
+        if not rest:
+            return
+
+
+def seconds_until(due: str, now: str) -> float:
+    """Seconds from now until an instant; 0 where it has passed."""
+    return max(0.0, (parse(due) - parse(now)).total_seconds())
+
+
 LATEST = "9999-12-31T23:59:59.999999Z"
 """The last instant that a record can hold; a wait that would end later ends then."""
 

@@ -192,7 +192,12 @@ def _calls() -> list[Kind]:
             kind="timer.set",
             stream=activity,
             meaning="The activity began to wait.",
-            facts={**_ASKED, "due": "instant at which the wait is over", "length": "seconds", "for": "`sleep`"},
+            facts={
+                **_ASKED,
+                "due": "instant at which the wait is over",
+                "length": "seconds until then",
+                "for": "which call waits: `sleep` or `sleep_until`",
+            },
             call=True,
         ),
         Kind(
@@ -209,6 +214,23 @@ def _calls() -> list[Kind]:
             name="the topic",
             facts={**_ASKED, "id": "the event's id", "key?": "its key", "cause?": "id of the event that led to it"},
             data={"data": "the event's data", "headers?": "its headers"},
+            call=True,
+        ),
+        Kind(
+            kind="note.added",
+            stream=activity,
+            meaning="The activity left word of how it stands.",
+            name="the note's name",
+            facts=_ASKED,
+            data={"value": "what it says"},
+            call=True,
+        ),
+        Kind(
+            kind="value.drawn",
+            stream=activity,
+            meaning="A change of the code is in force in this scope, from here on and at every replay.",
+            name="the change's name",
+            facts={**_CALL, "of": "`patched`", "value": "true"},
             call=True,
         ),
         Kind(

@@ -12,6 +12,7 @@ functions over it and the records of the journal; each says what it holds. A fai
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 import math
@@ -69,7 +70,7 @@ class Author:
         return [self.operation(depth) for _ in range(self.draw.randint(1, 3))]
 
     def operation(self, depth: int) -> Operation:
-        simple = ["step", "step", "step", "drawn", "sleep", "emit", "plain"]
+        simple = ["step", "step", "step", "drawn", "sleep", "until", "emit", "note", "patched", "plain"]
         nesting = ["map", "map", "gather", "race", "race", "try", "swallow"] + (
             ["within", "nursery"] if self.timing else []
         )
@@ -77,10 +78,12 @@ class Author:
         match kind:
             case "step" | "drawn":
                 return [kind, *self.step()]
-            case "sleep":
+            case "sleep" | "until":
                 return [kind, self.draw.choice((0.5, 1, 2))]
-            case "emit":
+            case "emit" | "note":
                 return [kind]
+            case "patched":
+                return [kind, *self.step()]
             case "plain":
                 return [kind, self.draw.choice((None, 1, 2)), [self.step() for _ in range(self.draw.randint(1, 3))]]
             case "map" | "nursery":
@@ -207,6 +210,21 @@ async def play_sleep(ctx: Context, place: str, shared: list[str], seconds: float
     await ctx.sleep(seconds)
 
 
+async def play_until(ctx: Context, place: str, shared: list[str], seconds: float) -> None:
+    await ctx.sleep_until(ctx.now() + dt.timedelta(seconds=seconds))
+
+
+async def play_note(ctx: Context, place: str, shared: list[str]) -> None:
+    await ctx.note("place", place)
+
+
+async def play_patched(ctx: Context, place: str, shared: list[str], fails: int, attempts: int, seconds: float) -> bool:
+    new = ctx.patched("change")
+    if new:
+        await play_step(ctx, place, shared, fails, attempts, seconds)
+    return new
+
+
 async def play_emit(ctx: Context, place: str, shared: list[str]) -> None:
     await ctx.emit("it.happened", place)
 
@@ -281,6 +299,9 @@ OPERATIONS: dict[str, Any] = {
     "step": play_step,
     "drawn": play_drawn,
     "sleep": play_sleep,
+    "until": play_until,
+    "note": play_note,
+    "patched": play_patched,
     "emit": play_emit,
     "plain": play_plain,
     "map": play_map,
