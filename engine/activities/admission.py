@@ -92,6 +92,8 @@ class Admission:
         self._suspects: deque[ActivityState] = deque()
         self._alone: str | None = None
         self._alone_until = math.inf
+        # 32 bytes for an activity, by its id: its seed, and the key of its calls' digests.
+        self.draw_seed: Callable[[str], bytes] = lambda id: os.urandom(32)
 
     # ------------------------------------------------------------------------------------------------ places
 
@@ -237,7 +239,7 @@ class Admission:
     def append_start(self, execution: Execution, args: str, at: str) -> int:
         """Record that an activity begins, which it does when that is durable."""
         id, definition = execution.id, execution.definition
-        drawn = os.urandom(32).hex()
+        drawn = self.draw_seed(id).hex()
         facts = {"generation": 0, "version": definition.version, "seed": drawn[:32]}
         data = f'{{"args":{args},"key":"{drawn[32:]}"}}'
         seq = self._journal.append(

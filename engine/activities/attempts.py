@@ -112,7 +112,7 @@ class StepCall:
         while True:
             self.attempts += 1
             started = run.stamp()
-            run.around.flights.begin(self.path)
+            run.around.flights.begin(run, self.path)
             try:
                 result = await self._attempt()
             finally:

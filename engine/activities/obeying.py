@@ -17,6 +17,7 @@ import trio
 from engine.activities.admission import Admission
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
+from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
@@ -321,8 +322,8 @@ class Activities:
             for watcher in waiting:
                 watcher.set()
 
-    def watch_steps(self, watcher: Callable[[str], None]) -> None:
-        """Have a function called with the path of each attempt at a step that begins."""
+    def watch_steps(self, watcher: Callable[[Run, str], None]) -> None:
+        """Have a function called with the run and the path of each attempt at a step that begins."""
         self._around.flights.watcher = watcher
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from engine.activities.replay import RestInstrument
 from engine.journal import Store, StoredRecord
+
+if TYPE_CHECKING:
+    from engine.activities.run import Run
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +42,7 @@ class Flights:
     Attributes:
         count: how many.
         draining: whether the engine closes, and nothing new may begin.
-        watcher: called with the path of each attempt that begins.
+        watcher: called with the run and the path of each attempt that begins.
     """
 
     __slots__ = ("_landed", "count", "draining", "watcher")
@@ -46,13 +50,13 @@ class Flights:
     def __init__(self) -> None:
         self.count = 0
         self.draining = False
-        self.watcher: Callable[[str], None] | None = None
+        self.watcher: Callable[[Run, str], None] | None = None
         self._landed: trio.Event | None = None
 
-    def begin(self, path: str) -> None:
+    def begin(self, run: Run, path: str) -> None:
         self.count += 1
         if self.watcher is not None:
-            self.watcher(path)
+            self.watcher(run, path)
 
     def end(self) -> None:
         self.count -= 1
