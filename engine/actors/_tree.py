@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .ref import Ref
     from .supervisor_ref import SupervisorRef
 
-_log = logging.getLogger("engine.actors")
+_log = logging.getLogger("playbill.actors")
 
 
 class Tree:

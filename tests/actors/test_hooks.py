@@ -96,7 +96,7 @@ async def test_a_hook_that_fails_is_logged_and_harms_nobody(puppet: Any, caplog:
         await supervisor.terminate_child("a")
         ref.tell("nobody is there")
         assert ref.dead_letters == 1
-    assert [(record.name, record.levelno) for record in caplog.records] == [("engine.actors", logging.ERROR)] * 3
+    assert [(record.name, record.levelno) for record in caplog.records] == [("playbill.actors", logging.ERROR)] * 3
 
 
 async def test_dead_letters_of_supervisors_below_come_to_the_same_hook() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sqlite3
 
 import click
 import pytest
 
-from docs.making import errors, wrong_input
+import engine
+from docs.making import api, errors, wrong_input
+from engine import actors
+from engine.audit import Ledger
 from engine.cli.program import program
 from engine.journal.kinds import KINDS
 from engine.journal.schema import migrate
@@ -36,6 +40,22 @@ def test_every_error_has_its_entry(error: type[Exception]) -> None:
 
 def own_init(error: type[Exception]) -> bool:
     return "__init__" in vars(error)
+
+
+@pytest.mark.parametrize("part", api.SECTIONS, ids=lambda part: part.title)
+def test_every_public_name_of_a_package_has_its_entry(part: api.Section) -> None:
+    assert [name for name in part.names if name not in api.names_of(part)] == []
+    for name in api.names_of(part):
+        told = section("api.md", f"The decorator {name}" if name in ("activity", "step", "subscriber") else name)
+        # More than how it is called.
+        assert re.sub(r"^```\n.*?^```$", "", told, flags=re.DOTALL | re.MULTILINE).strip(), name
+
+
+@pytest.mark.parametrize("cls", [engine.Engine, engine.Handle, engine.Context, Ledger, actors.Ref, actors.Supervisor])
+def test_every_method_of_a_class_that_users_are_given_has_its_entry(cls: type) -> None:
+    text = (REFERENCE / "api.md").read_text(encoding="utf-8")
+    methods = [name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")]
+    assert [name for name in methods if f"#### {cls.__name__}.{name}\n" not in text] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
