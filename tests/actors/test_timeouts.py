@@ -59,6 +59,14 @@ async def test_asks_of_one_timeout_that_began_at_different_instants_end_so(autoj
         assert await ends(ref, [5.0] * 4, begun=float) == [5.0, 6.0, 7.0, 8.0]
 
 
+async def test_one_of_a_shorter_timeout_that_began_later_ends_before_the_one_that_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_supervisor() as supervisor:
+        ref = await supervisor.start_child(ChildSpec("silent", silent))
+        assert await ends(ref, [9.0, 3.0, 1.0], begun=float) == [9.0, 4.0, 3.0]
+
+
 async def test_one_that_was_answered_does_not_end_the_next_too_early(autojump_clock: MockClock) -> None:
     async with open_supervisor() as supervisor:
         ref = await supervisor.start_child(ChildSpec("answering", answering))
