@@ -38,7 +38,7 @@ class Ask:
 
     __slots__ = ("_error", "_inbox", "_task", "_value", "message", "settled")
 
-    def __init__(self, message: object, inbox: Inbox) -> None:
+    def __init__(self, message: Any, inbox: Inbox) -> None:
         self.message = message
         self.settled = False
         """Nobody waits for its answer any more."""

@@ -13,7 +13,7 @@ An actor is given a new mailbox each time it is started or restarted; what waits
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import trio
 
@@ -54,11 +54,6 @@ class Mailbox(Generic[M]):
     def __aiter__(self) -> AsyncIterator[M]:
         return self
 
-    # These two are no coroutine functions of their own: each actor that waits for a message would hold another frame.
-
-    def __anext__(self) -> Coroutine[Any, Any, M]:
-        return self._next(StopAsyncIteration)
-
     def receive(self) -> Coroutine[Any, Any, M]:
         """Takes the next message, and waits for one if none is there.
 
@@ -74,8 +69,9 @@ class Mailbox(Generic[M]):
         """
         return self._next(trio.EndOfChannel)
 
+    # `receive` and `async for` share the one coroutine: another around it would be held by each actor that waits.
     @trio.lowlevel.enable_ki_protection
-    async def _next(self, ended: type[Exception]) -> M:
+    async def _next(self, ended: type[Exception] = StopAsyncIteration) -> M:
         await trio.lowlevel.checkpoint_if_cancelled()
         inbox = self._inbox
         if self._in_a_row >= inbox.capacity:
@@ -86,16 +82,20 @@ class Mailbox(Generic[M]):
                 self._in_a_row += 1
                 if type(self._in_hand) is Ask:
                     inbox.let_go(self._in_hand)
-                item = self._in_hand = inbox.queue.popleft()
+                item: Any = inbox.queue.popleft()
+                self._in_hand = item
                 if inbox.line:
                     inbox.admit()
-                return cast(M, item.message) if type(item) is Ask else cast(M, item)
+                message: M = item.message if type(item) is Ask else item
+                return message
             self._in_a_row = 0
             if inbox.reader is not None:
                 raise trio.BusyResourceError("another task is already receiving from this mailbox")
             inbox.reader = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(inbox.leave)
         raise ended
+
+    __anext__ = _next
 
     def reply(self, value: Any, /) -> None:
         """Answers the message in hand. Never waits.
