@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import json
 import random
+import re
 import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -275,7 +276,10 @@ class _RunTime:
 
 def _said(error: ActivityFailedError | ActivityCancelledError | None) -> tuple[object, ...]:
     """What is the same of two errors by which an activity ended in the same way."""
-    return (error.type, error.message) if isinstance(error, ActivityFailedError) else (type(error),)
+    if isinstance(error, ActivityFailedError):
+        # The text of an object without one of its own holds its address.
+        return error.type, re.sub(r"\b0x[0-9a-f]+\b", "0x…", error.message)
+    return (type(error),)
 
 
 def _named(keys: Sequence[str]) -> str:
