@@ -138,7 +138,7 @@ class ActivityFailedError(PlaybillError):
         self.message = message
         self.traceback = traceback
         self.notes = tuple(notes)
-        super().__init__(f"activity {id!r} failed: {type}: {message}")
+        super().__init__(f"activity {id!r} failed: {type.removeprefix('builtins.')}: {message}")
 
     def __reduce__(self) -> tuple[type[ActivityFailedError], tuple[str, str, str, str, tuple[str, ...]]]:
         return type(self), (self.id, self.type, self.message, self.traceback, self.notes)

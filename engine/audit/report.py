@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import os
+import shlex
 import tempfile
 import zlib
 from array import array
@@ -97,6 +98,10 @@ _FILTERS = {
     "payload": wording.payload,
     "shortened": wording.shortened,
     "one_line": wording.one_line,
+    "shell": shlex.quote,
+    "error_type": wording.error_type,
+    "blocked_by": wording.blocked_by,
+    "way_out": wording.way_out,
     "fact": text_of,
     "number": "{:,}".format,
 }
@@ -176,7 +181,7 @@ class Numbered:
     @property
     def error_line(self) -> str:
         error = self.row.error
-        return "" if error is None else wording.one_line(f"{error.type}: {error.message}")
+        return "" if error is None else wording.one_line(f"{wording.error_type(error.type)}: {error.message}")
 
 
 @attrs.frozen(kw_only=True)
@@ -283,6 +288,12 @@ class Supervision:
 
     paths: list[Supervised]
     incidents: list[Incident]
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing was counted anywhere, activities included."""
+        counts = {name for node in self.paths for name in _COUNTED_AS.values() if getattr(node, name)}
+        return not counts
 
 
 @attrs.frozen(kw_only=True)

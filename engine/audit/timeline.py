@@ -14,7 +14,7 @@ import attrs
 
 from engine.audit.folding import STEP_KINDS, began
 from engine.audit.rows import Record
-from engine.audit.wording import duration
+from engine.audit.wording import duration, error_type
 
 MOST_LANES = 60
 """Lanes that are drawn; the table of steps has all."""
@@ -229,7 +229,7 @@ def _boundaries(records: Sequence[Record], axis: _Axis) -> list[Boundary]:
     found = []
     for record in records:
         if record.kind == "activity.crashed":
-            found.append(Boundary(x=axis.at(record.at), label=f"crashed: {record.facts.get('error', '')}"))
+            found.append(Boundary(x=axis.at(record.at), label=f"crashed: {error_type(record.facts.get('error', ''))}"))
         elif record.kind == "activity.resumed":
             found.append(Boundary(x=axis.at(record.at), label=f"run {record.run or '?'} resumed"))
         elif record.kind == "activity.blocked":

@@ -42,6 +42,31 @@ def day_and_time(at: dt.datetime) -> str:
     return at.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def error_type(type: str) -> str:
+    """An exception's class as Python's tracebacks name it: those that everybody knows without their module."""
+    return type.removeprefix("builtins.")
+
+
+_BLOCKED_BY = {
+    "nondeterminism": ("its code does not fit its history", "Mend the code so that it fits what was done, then: "),
+    "definition": (
+        "the engine had no definition of it",
+        "An engine that has the definition takes it on by itself; or: ",
+    ),
+    "poison": ("it was running each time that the process ended", "Find out what ends the process, then: "),
+}
+
+
+def blocked_by(cause: str) -> str:
+    """Why an activity is blocked, in words."""
+    return _BLOCKED_BY.get(cause, (f"cause: {cause}", ""))[0]
+
+
+def way_out(cause: str) -> str:
+    """What is to be done about a blocked activity before the command that takes it on."""
+    return _BLOCKED_BY.get(cause, ("", "Take it on: "))[1]
+
+
 @attrs.frozen
 class Shown:
     """A text as it is shown.
