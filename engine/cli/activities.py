@@ -97,7 +97,7 @@ def list_activities(
             for last in shown:
                 yield _cells(last)
 
-        number = print_table(_HEADERS, cells(), right=("TOOK", "RUNS"))
+        number = print_table(_HEADERS, cells(), right=("TOOK", "RUNS"), spare=("RUNS", "BY", "TOOK"))
         if next(rows, None) is not None and last is not None:
             click.echo(f"There are more: add --after {last.id}, or --limit 0 for all.", err=True)
         elif not number:
@@ -215,7 +215,7 @@ def _print_commands(ledger: Ledger, id: str) -> None:
         )
         for command in ledger.commands(id)
     )
-    print_table(("AT", "COMMAND", "BY", "FROM", "REASON"), rows)
+    print_table(("AT", "COMMAND", "BY", "FROM", "REASON"), rows, spare=("FROM",))
 
 
 def _print_steps(ledger: Ledger, id: str) -> None:
@@ -234,7 +234,8 @@ def _print_steps(ledger: Ledger, id: str) -> None:
         )
         for step in itertools.chain([first], steps)
     )
-    print_table(("STEP", "STARTED", "TOOK", "ATTEMPTS", "OUTCOME"), rows, right=("TOOK", "ATTEMPTS"))
+    headers = ("STEP", "STARTED", "TOOK", "ATTEMPTS", "OUTCOME")
+    print_table(headers, rows, right=("TOOK", "ATTEMPTS"), spare=("ATTEMPTS", "TOOK"))
 
 
 def _print_error(error: ErrorRow) -> None:

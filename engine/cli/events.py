@@ -61,7 +61,9 @@ def list_events(
             (str(event.seq), moment(event.at), event.topic, event.source, event.key or "", compact(event.data))
             for event in shown
         )
-        number = print_table(("SEQ", "AT", "TOPIC", "SOURCE", "KEY", "DATA"), rows, right=("SEQ",))
+        number = print_table(
+            ("SEQ", "AT", "TOPIC", "SOURCE", "KEY", "DATA"), rows, right=("SEQ",), spare=("KEY", "SOURCE")
+        )
         if next(events, None) is not None:
             click.echo("There are more: narrow it with --since, or add --limit 0 for all.", err=True)
         elif not number:

@@ -1,7 +1,8 @@
 """What the command prints: tables and fields for people, JSON for programs, and errors in one line.
 
-On a terminal tables are rich's, fitted to its width. Elsewhere they are plain text in aligned columns, nothing cut off,
-nothing coloured, written batch by batch, so that a long list needs no more memory than a short one. What users
+On a terminal tables are rich's, without the columns in which nothing stands, fitted to its width; where that is too
+narrow for a table, rows are blocks of lines. Elsewhere they are plain text in aligned columns, nothing cut off, nothing
+coloured, written batch by batch, so that a long list needs no more memory than a short one. What users
 recorded is shown with control characters escaped: a recorded text can neither move the cursor nor turn the line around.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import attrs
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -100,35 +102,96 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> int:
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), spare: Sequence[str] = ()
+) -> int:
     """Print rows under their headers.
 
     Args:
         headers: the columns' names.
         rows: their cells, a text for each column.
         right: the columns that are aligned to the right.
+        spare: the columns that a terminal on which there is no room for all is first shown without, in this order.
 
     Returns:
         How many rows there were. Where there are none, nothing is printed.
     """
     lines = ([visible(cell) for cell in row] for row in rows)
     if is_terminal():
-        return _print_rich(headers, lines, right)
+        return _print_rich(headers, lines, right, spare)
     return _print_plain(headers, lines, right)
 
 
-def _print_rich(headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str]) -> int:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for header in headers:
+def _print_rich(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str], spare: Sequence[str]
+) -> int:
+    lines = list(rows)
+    if not lines:
+        return 0
+    columns = [index for index in range(len(headers)) if index == 0 or any(line[index] for line in lines)]
+    console = Console(file=sys.stdout)
+    widths = [max(cell_len(header), *(cell_len(line[index]) for line in lines)) for index, header in enumerate(headers)]
+    fitted = fitted_widths([widths[index] for index in columns], console.width)
+    for header in spare:
+        if fitted is None and headers.index(header) in columns:
+            columns.remove(headers.index(header))
+            fitted = fitted_widths([widths[index] for index in columns], console.width)
+    if fitted is None:
+        _print_blocks(headers, lines)
+        return len(lines)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    for index, width in zip(columns, fitted, strict=True):
         table.add_column(
-            header, justify="right" if header in right else "left", overflow="ellipsis", no_wrap=header != headers[-1]
+            headers[index],
+            justify="right" if headers[index] in right else "left",
+            overflow="ellipsis",
+            no_wrap=index != columns[-1],
+            width=width,
         )
-    for row in rows:
+    for line in lines:
         # As Text, since brackets in what users recorded are no markup.
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    if table.row_count:
-        Console(file=sys.stdout).print(table)
-    return table.row_count
+        table.add_row(*(Text(line[index], style=_COLOURS.get(line[index], "")) for index in columns))
+    console.print(table)
+    return len(lines)
+
+
+GAP = 2
+"""Characters between two columns."""
+
+LEAST = 24
+"""Characters of a column that is cut off where a table is too wide; a narrower one keeps its width."""
+
+
+def fitted_widths(widths: Sequence[int], room: int) -> list[int] | None:
+    """The columns' widths on a terminal: as they are, or the widest cut, but never the first, by which rows are known.
+
+    Args:
+        widths: what the columns would take.
+        room: how wide the terminal is.
+
+    Returns:
+        The widths; `None` where no table fits that could be read.
+    """
+    fitted = list(widths)
+    too_much = sum(fitted) + GAP * (len(fitted) - 1) - room
+    while too_much > 0:
+        widest = max(range(1, len(fitted)), key=fitted.__getitem__, default=0)
+        if not widest or fitted[widest] <= LEAST:
+            return None
+        others = max((fitted[index] for index in range(1, len(fitted)) if index != widest), default=0)
+        # Down to the next widest at once, and from there on together.
+        cut = min(too_much, max(1, fitted[widest] - max(others, LEAST)))
+        fitted[widest] -= cut
+        too_much -= cut
+    return fitted
+
+
+def _print_blocks(headers: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Rows one under the other, each column on a line of its own, with an empty line between."""
+    for number, line in enumerate(lines):
+        if number:
+            click.echo()
+        print_fields({header.lower(): cell for header, cell in zip(headers, line, strict=True)})
 
 
 def _print_plain(headers: Sequence[str], rows: Iterator[Sequence[str]], right: Sequence[str]) -> int:

@@ -89,7 +89,9 @@ def show_tree(journal: str, follow: bool, as_json: bool) -> None:
 
 
 def _print(tree: TreeRow) -> None:
-    rows = ((node.path, node.state or "", _told(node, tree.engine), *_counts(node)) for node in tree.tree)
+    # For who looks on, what never happened needs no column.
+    keep_zeros = not is_terminal()
+    rows = ((node.path, node.state or "", _told(node, tree.engine), *_counts(node, keep_zeros)) for node in tree.tree)
     print_table(_HEADERS, rows, right=_HEADERS[3:])
 
 
@@ -351,9 +353,9 @@ def _last(ledger: Ledger, stream: str, *kinds: str) -> Record | None:
 _HEADERS = ("PATH", "STATE", "WHAT", "CURSOR", "WAITING", "CRASHES", "RESTARTS", "ESCALATIONS", "STALLS")
 
 
-def _counts(node: NodeRow) -> tuple[str, ...]:
+def _counts(node: NodeRow, keep_zeros: bool) -> tuple[str, ...]:
     counts = (node.cursor, node.waiting, node.crashes, node.restarts, node.escalations, node.stalls)
-    return tuple("" if count is None else f"{count:,}" for count in counts)
+    return tuple("" if count is None or not (count or keep_zeros) else f"{count:,}" for count in counts)
 
 
 def _told(node: NodeRow, engine: EngineRow) -> str:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from types import MappingProxyType
 
 import attrs
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import output
-from engine.cli.output import count_of, error_line, moment, print_json, print_json_array, print_table, seconds, visible
+from engine.cli.output import (
+    LEAST,
+    count_of,
+    error_line,
+    fitted_widths,
+    moment,
+    print_json,
+    print_json_array,
+    print_table,
+    seconds,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +89,73 @@ def test_on_a_terminal_markup_of_users_is_text(
     monkeypatch.setattr(output, "is_terminal", lambda: True)
     print_table(("A", "B"), [("[red]x[/red]", "[/nonsense]")])
     assert "[red]x[/red]" in capsys.readouterr().out
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes standard output a terminal of so many columns."""
+
+    def made(columns: int) -> None:
+        monkeypatch.setattr(output, "is_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return made
+
+
+HEADERS = ("ID", "EMPTY", "STATUS", "OUTCOME")
+ROWS = [("transfer-0001-of-november", "", "completed", "word " * 20), ("b", "", "failed", "short")]
+
+
+def test_on_a_terminal_columns_in_which_nothing_stands_are_left_out(
+    capsys: pytest.CaptureFixture[str], terminal: Callable[[int], None]
+) -> None:
+    terminal(200)
+    print_table(HEADERS, ROWS)
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATUS", "OUTCOME"]
+
+
+def test_on_a_narrow_terminal_long_texts_give_way_and_ids_do_not(
+    capsys: pytest.CaptureFixture[str], terminal: Callable[[int], None]
+) -> None:
+    terminal(80)
+    print_table(HEADERS, ROWS)
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "transfer-0001-of-november  completed  word word" in shown
+
+
+def test_on_a_narrow_terminal_spare_columns_go_before_the_table_does(
+    capsys: pytest.CaptureFixture[str], terminal: Callable[[int], None]
+) -> None:
+    terminal(50)
+    rows = [("transfer-0001", "completed", "1", "alice", "done")]
+    print_table(("ID", "STATUS", "RUNS", "BY", "OUTCOME"), rows, spare=("RUNS", "BY"))
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATUS", "RUNS", "BY", "OUTCOME"]
+    terminal(45)
+    print_table(("ID", "STATUS", "RUNS", "BY", "OUTCOME"), rows, spare=("RUNS", "BY"))
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATUS", "BY", "OUTCOME"]
+
+
+def test_on_a_terminal_too_narrow_for_a_table_each_row_is_a_block(
+    capsys: pytest.CaptureFixture[str], terminal: Callable[[int], None]
+) -> None:
+    terminal(40)
+    print_table(HEADERS, ROWS)
+    shown = click.unstyle(capsys.readouterr().out)
+    assert "id:       transfer-0001-of-november\nstatus:   completed\noutcome:  word word" in shown
+    assert shown.endswith("\n\nid:       b\nstatus:   failed\noutcome:  short\n")
+
+
+@given(widths=st.lists(st.integers(1, 300), min_size=1, max_size=9), room=st.integers(20, 200))
+def test_fitted_columns_fit_and_only_wide_ones_are_cut(widths: list[int], room: int) -> None:
+    fitted = fitted_widths(widths, room)
+    if fitted is None:
+        # Nothing more could be cut.
+        assert sum(min(width, LEAST) for width in widths[1:]) + widths[0] + 2 * (len(widths) - 1) > room
+        return
+    assert sum(fitted) + 2 * (len(fitted) - 1) <= room
+    assert fitted[0] == widths[0]
+    assert all(now == before or LEAST <= now < before for now, before in zip(fitted, widths, strict=True))
 
 
 @attrs.frozen
