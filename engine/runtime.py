@@ -39,6 +39,7 @@ from engine.activities import (
 from engine.activities.attempts import check_size
 from engine.activities.definition import described
 from engine.activities.execution import Execution
+from engine.activities.resolving import Resolution
 from engine.actors import (
     ChildSpec,
     Intensity,
@@ -533,6 +534,42 @@ class Engine:
         await self._activities.resume(target, asked, within=self._settings.commit_within)
         return 1
 
+    async def resolve(
+        self,
+        id: str,
+        path: str,
+        value: object = None,
+        /,
+        *,
+        error: Exception | str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Settle a step that was interrupted, and take its activity on, which is `blocked` on its account. Durable when
+        it returns.
+
+        Args:
+            id: the activity's id.
+            path: the step's path, as `StepInterruptedError` and the history say it.
+            value: what the step is to have returned, where it took effect.
+            error: what it is to have raised instead; a text becomes a `StepFailedError`.
+            by: who asks.
+            reason: why.
+
+        Raises:
+            PayloadError: the value cannot be encoded; nothing was recorded.
+            ActivityNotFoundError: there is none of this id.
+            CommandDeniedError: the activity is not blocked on account of this step. The refusal is recorded.
+        """
+        _check_asked(by=by, reason=reason)
+        resolution = Resolution.of(path, value, error)
+        check_size(resolution.data, self._settings.max_payload, "value")
+        asked = self._asked(by, reason)
+        if self._authorize is not None:
+            command = Command(kind="resolve", id=id, by=by, reason=reason)
+            await self._check_authorized(command, "", "[]", asked)
+        await self._activities.resume(id, asked, within=self._settings.commit_within, resolution=resolution)
+
     def _asked(self, by: str | None, reason: str | None) -> Asked:
         return Asked(by=by, reason=reason, via=self.via, origin=self._origin)
 
@@ -558,7 +595,7 @@ class Engine:
         return self._handle(id, codec, self._activities.live.get(id))
 
     def _handle(self, id: str, codec: ValueCodec, execution: Execution | None) -> Handle[Any]:
-        return Handle(id, self._journal, self._activities, codec, self.resume, execution)
+        return Handle(id, self._journal, self._activities, codec, self.resume, self.resolve, execution)
 
     # ------------------------------------------------------------------------------------------------ events
 

@@ -4,6 +4,9 @@ An attempt ends in one of four ways: it returns (`step.completed`), it raises or
 instant of the next attempt where there is one), a cancel scope of the user's own ends it (`call.abandoned`), or the
 engine ends it, and nothing is recorded. What user code is given is what a replay would give: the decoded copy of the
 recorded value, the rebuilt error.
+
+A step that is to be done at most once has one attempt, before which its intent is recorded (`step.intended`). Where the
+intent is found with nothing after it, nobody knows whether the step took effect: `step.interrupted`, and no attempt.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from engine.activities.definition import Step
 from engine.activities.history import RecordedCall
 from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import decode_error, encode_error
-from engine.errors import NoStepError, PayloadError, StepTimeoutError
+from engine.errors import NoStepError, PayloadError, StepInterruptedError, StepTimeoutError
 from engine.policies import Retry
 
 if TYPE_CHECKING:
@@ -103,7 +106,11 @@ class StepCall:
     async def perform(self, recorded: RecordedCall | None) -> Any:
         """Attempt the step until it returns, or is not to be tried again; what was recorded of it before counts."""
         run = self.run
-        self.attempts = self._attempts_before(recorded)
+        if recorded is not None and recorded.begun is not None:
+            await self._record_interruption()
+            raise interrupted(run, self.path)
+        # One that is to be done at most once has not begun before, or its intent would be recorded.
+        self.attempts = 0 if self.step.at_most_once else self._attempts_before(recorded)
         if recorded is not None and recorded.failures:
             self.failed = len(recorded.failures)
             last = recorded.failures[-1]
@@ -142,6 +149,8 @@ class StepCall:
 
     async def _attempt(self) -> Any:
         """Run the function once; its value, or a `_Failure`. Cancelled passes, recorded where it is the user's own."""
+        if self.step.at_most_once:
+            await self._record_intent()
         info = StepInfo(self.name, self.path, self.attempts, f"{self.run.id}/{self.run.generation}/{self.path}")
         token = _CURRENT_STEP.set(info)
         try:
@@ -179,6 +188,36 @@ class StepCall:
 
     # ------------------------------------------------------------------------------------------------ what is recorded
 
+    async def _record_intent(self) -> None:
+        """Record that the only attempt is about to begin; durable when this returns."""
+        run = self.run
+        facts = f'{self.scope.facts},"digest":"{self.digest}","attempt":{self.attempts}}}'
+        seq = run.journal.append(
+            run.id,
+            "step.intended",
+            name=self.name,
+            path=self.path,
+            run=run.number,
+            facts=facts,
+            data=f"{{{self.text}}}",
+        )
+        await run.journal.durable(seq)
+        if run.fenced:
+            await run.hold()
+
+    async def _record_interruption(self) -> None:
+        """Record that nobody knows what became of the only attempt, which a process before this one began."""
+        run = self.run
+        at = run.stamp()
+        origins = orjson.dumps([self.path]).decode()
+        error = f"{StepInterruptedError.__module__}.{StepInterruptedError.__qualname__}"
+        facts = f'{self.scope.facts},"digest":"{self.digest}","error":"{error}","final":true,"origins":{origins}}}'
+        seq = run.journal.append(
+            run.id, "step.interrupted", name=self.name, path=self.path, run=run.number, at=at, facts=facts
+        )
+        await run.settle(seq, self.context)
+        run.give(self.scope, seq, at)
+
     async def _record_value(self, value: Any, started: str) -> Any:
         codec = self.step.signature.result
         try:
@@ -208,7 +247,7 @@ class StepCall:
         none."""
         run = self.run
         self.failed += 1
-        final = final or self.retry.is_final(error)
+        final = final or self.step.at_most_once or self.retry.is_final(error)
         delay = None if final else self.retry.delay_after(self.failed, error)
         tree = encode_error(error)
         at = run.stamp()
@@ -264,6 +303,13 @@ def cancellation_in(group: BaseExceptionGroup[BaseException]) -> trio.Cancelled 
 def rebuilt(run: Run, tree: dict[str, Any], path: str) -> Exception:
     """A recorded error as user code is given it, live and at replay alike."""
     error = decode_error(tree, run.find_class)
+    run.remember(error, frozenset((path,)))
+    return error
+
+
+def interrupted(run: Run, path: str) -> StepInterruptedError:
+    """The error of an interrupted step as user code is given it, live and at replay alike."""
+    error = StepInterruptedError(path)
     run.remember(error, frozenset((path,)))
     return error
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
 import orjson
 import trio
 
-from engine.activities.attempts import StepCall, check_size, in_step, rebuilt
+from engine.activities.attempts import StepCall, check_size, in_step, interrupted, rebuilt
 from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
@@ -144,6 +144,7 @@ class Context:
             PayloadError: an argument cannot be encoded; nothing was recorded.
             DefinitionError: the function cannot be a step.
             StepTimeoutError: its last attempt took too long.
+            StepInterruptedError: it is to be done at most once, and the process ended in its only attempt.
             Exception: what its last attempt raised, rebuilt from the record.
 
         Cancelling reaches the running step at once (a thread is waited for), and records `call.abandoned`. At replay
@@ -163,8 +164,10 @@ class Context:
         self._use()
         if run.held:
             await run.hold()
-        if retry is not None and not isinstance(retry, Retry):
-            raise DefinitionError(f"retry={retry!r}: give a Retry, as Retry(attempts=3)")
+        if retry is not None:
+            if not isinstance(retry, Retry):
+                raise DefinitionError(f"retry={retry!r}: give a Retry, as Retry(attempts=3)")
+            step.check_retry(retry)
         if timeout is not None:
             check_timeout("ctx.step", timeout)
         text = step.signature.encode(args)
@@ -199,7 +202,9 @@ class Context:
         """A step's recorded outcome, at its turn."""
         run = self._run
         await self._turn(record)
-        if record.kind == "step.completed":
+        if record.kind == "step.interrupted":
+            raise interrupted(run, recorded.path)
+        if record.kind == "step.completed" or (record.kind == "step.resolved" and "error" not in record.facts):
             return step.signature.result.decode_field(record.data or "{}", "value")
         raise rebuilt(run, record.load()["error"], recorded.path)
 

@@ -118,7 +118,7 @@ class Step(Generic[P, R_co]):
     ) -> None:
         if isinstance(function, Activity | Step) or not callable(function):
             raise DefinitionError(f"{described(function)}: a step is a function")
-        _not_yet(described(function), at_most_once=at_most_once, process=process, limits=tuple(limits) or None)
+        _not_yet(described(function), process=process, limits=tuple(limits) or None)
         if timeout is not None:
             check_timeout(described(function), timeout)
         self.function = function
@@ -129,6 +129,8 @@ class Step(Generic[P, R_co]):
         if not isinstance(self.retry, Retry):
             raise DefinitionError(f"{described(function)}: retry={retry!r}: give a Retry, as in retry=Retry(3)")
         self.timeout = timeout
+        self.at_most_once = at_most_once
+        self.check_retry(self.retry)
         self.record_arguments = record_arguments
         self.signature = signature if signature is not None else Signature.of(function, skip=0, locals=locals)
         self.is_async = _is_async(function)
@@ -146,6 +148,17 @@ class Step(Generic[P, R_co]):
         if self._name is None:
             raise DefinitionError(f"{described(self.function)} has no name; give one with name=")
         return self._name
+
+    def check_retry(self, retry: Retry) -> None:
+        """Refuse more than one attempt at what is to be done at most once.
+
+        Raises:
+            DefinitionError: the policy has more.
+        """
+        if self.at_most_once and retry.attempts > 1:
+            raise DefinitionError(
+                f"{described(self.function)}: at_most_once has one attempt; leave out Retry(attempts={retry.attempts})"
+            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """A plain call of the function, without an engine."""
@@ -165,6 +178,7 @@ class Step(Generic[P, R_co]):
             name=self._name,
             retry=self.retry,
             timeout=self.timeout,
+            at_most_once=self.at_most_once,
             record_arguments=self.record_arguments,
             signature=self._bound_signature,
         )
@@ -254,6 +268,9 @@ def step(function: Any = None, /, **options: Any) -> Any:
         name: the name in its calls' paths; the function's qualified name, unless given.
         retry: how often it is tried; once, unless given.
         timeout: seconds that an attempt may take. A thread is waited for all the same.
+        at_most_once: whether it must never be done twice. Its intent is recorded before its only attempt; where the
+            process ends between the two, nobody knows whether it took effect, and the call raises
+            `StepInterruptedError`. Where that leaves the activity, it is blocked until `resolve` settles the step.
         record_arguments: whether the arguments are recorded; a digest of them is, if not.
 
     Raises:
@@ -299,7 +316,12 @@ def _partial_of(function: functools.partial[Any], inner: Step[..., Any]) -> Step
     """A partial of a step keeps the step's name and options."""
     raw = functools.partial(inner.function, *function.args, **function.keywords)
     described: Step[..., Any] = Step(
-        raw, name=inner.name, retry=inner.retry, timeout=inner.timeout, record_arguments=inner.record_arguments
+        raw,
+        name=inner.name,
+        retry=inner.retry,
+        timeout=inner.timeout,
+        at_most_once=inner.at_most_once,
+        record_arguments=inner.record_arguments,
     )
     return described
 

@@ -137,7 +137,8 @@ class Execution:
             run.fence()
             self.run = None
         if isinstance(run.poison, NonDeterminismError):
-            await self._block(run, run.poison)
+            poison = run.poison
+            await self._block(run, cause="nondeterminism", recorded=poison.recorded, asked=poison.asked)
         elif run.poison is not None:
             await self._fail(run, run.poison)
 
@@ -217,6 +218,15 @@ class Execution:
             fatal=self.definition.fatal,
             now=parse(now),
         )
+        if verdict.why == "interrupted":
+            await self._block(
+                run,
+                cause="interrupted",
+                recorded=f"step.interrupted {verdict.interrupted[0]}",
+                asked="nothing: settle the step with resolve",
+                interrupted=verdict.interrupted,
+            )
+            return
         if not verdict.again:
             await self._fail(
                 run, error, why=verdict.why, origins=verdict.origins, open=verdict.open, acted_upon=verdict.acted_upon
@@ -278,13 +288,8 @@ class Execution:
         )
         await self._around.journal.durable(seq)
 
-    async def _block(self, run: Run, error: NonDeterminismError) -> None:
-        facts = {
-            "generation": run.generation,
-            "cause": "nondeterminism",
-            "recorded": error.recorded,
-            "asked": error.asked,
-        }
+    async def _block(self, run: Run, **why: Any) -> None:
+        facts = {"generation": run.generation, **why}
         seq = self._around.journal.append(
             self.id,
             "activity.blocked",

@@ -14,14 +14,14 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 
 import attrs
 
-from engine.activities.history import was_never_begun
+from engine.activities.history import SUPERSEDING, was_never_begun
 from engine.activities.paths import around, is_within, opener_of, scope_of
 from engine.clock import parse
 from engine.errors import ConcurrentContextError
 from engine.journal import StoredRecord
 from engine.policies import Restart, matches
 
-_NOTHING_DONE = frozenset({"branch.ended", "scope.ended", "note.added", "value.drawn"})
+_NOTHING_DONE = frozenset({"branch.ended", "scope.ended", "note.added", "value.drawn", "step.resolved"})
 """Records of calls that do not count as something done about a failure."""
 
 
@@ -32,10 +32,12 @@ class Judgement:
     Attributes:
         again: whether the function is run again.
         delay: seconds until then.
-        why: if not, why: `fatal`, `limit` or `acted_upon`.
+        why: if not, why: `fatal`, `interrupted`, `limit` or `acted_upon`.
         origins: the failures that the exception carries.
         open: those that nothing was done about.
         acted_upon: the others.
+        interrupted: those among the others that nothing was done about, of steps whose only attempt was interrupted:
+            what became of them somebody has to find out, and until then nothing follows.
         superseded: the paths whose outcomes the next run forgets.
     """
 
@@ -45,6 +47,7 @@ class Judgement:
     origins: Sequence[str] = ()
     open: Sequence[str] = ()
     acted_upon: Sequence[str] = ()
+    interrupted: Sequence[str] = ()
     superseded: Sequence[str] = ()
 
 
@@ -70,16 +73,21 @@ def judge(
     carried = sorted(set(origins))
     unsettled = [path for path in carried if is_open(path, records)]
     acted_upon = [path for path in carried if path not in unsettled]
+    unknown = [path for path in carried if stands_interrupted(path, records)]
     delay = restart.delay_after(restarts_that_count(records, within=restart.within, now=now))
     why = ""
     if isinstance(error, ConcurrentContextError) or matches(error, fatal):
         why = "fatal"
+    elif unknown:
+        why = "interrupted"
     elif carried and not unsettled:
         why = "acted_upon"
     elif delay is None:
         why = "limit"
     if why:
-        return Judgement(again=False, why=why, origins=carried, open=unsettled, acted_upon=acted_upon)
+        return Judgement(
+            again=False, why=why, origins=carried, open=unsettled, acted_upon=acted_upon, interrupted=unknown
+        )
     return Judgement(
         again=True,
         delay=delay or 0.0,
@@ -93,8 +101,16 @@ def judge(
 def is_open(path: str, records: Sequence[StoredRecord]) -> bool:
     """Whether the failure at this path is not final, and nothing was done about it."""
     failed = _failure(path, records)
-    if failed is None or failed.facts["final"]:
-        return False
+    return failed is not None and not failed.facts["final"] and _nothing_was_done(failed, records)
+
+
+def stands_interrupted(path: str, records: Sequence[StoredRecord]) -> bool:
+    """Whether the step at this path was interrupted, and nothing was done about it."""
+    failed = _failure(path, records)
+    return failed is not None and failed.kind == "step.interrupted" and _nothing_was_done(failed, records)
+
+
+def _nothing_was_done(failed: StoredRecord, records: Sequence[StoredRecord]) -> bool:
     beside = _abandoned_beside(failed, records)
     if _acted_after(failed, records, aside={call.seq for call in beside}):
         return False
@@ -102,8 +118,13 @@ def is_open(path: str, records: Sequence[StoredRecord]) -> bool:
     return not any(call.facts["nursery"] for call in _those_that_went_on(beside, records))
 
 
+_FAILURES = ("step.failed", "step.interrupted", "step.resolved")
+
+
 def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:
-    return next((record for record in reversed(records) if record.kind == "step.failed" and record.path == path), None)
+    """The last failure of this step; a step that was resolved with a value has none."""
+    last = next((record for record in reversed(records) if record.path == path and record.kind in _FAILURES), None)
+    return None if last is None or (last.kind == "step.resolved" and "error" not in last.facts) else last
 
 
 def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], *, aside: Container[int]) -> bool:
@@ -214,7 +235,7 @@ def _live_ends(records: Sequence[StoredRecord]) -> dict[str, StoredRecord]:
     for record in records:
         if record.kind in ("branch.ended", "scope.ended") and record.path is not None:
             ends[record.path] = record
-        elif record.kind == "activity.crashed":
+        elif record.kind in SUPERSEDING:
             for path in record.facts["superseded"]:
                 ends.pop(path, None)
     return ends

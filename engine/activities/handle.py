@@ -25,7 +25,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 _PLAIN = codec_for(Any)
 
-_Resume = Callable[..., Awaitable[object]]
+_Command = Callable[..., Awaitable[object]]
 
 
 class Handle(Generic[R_co]):
@@ -38,7 +38,8 @@ class Handle(Generic[R_co]):
         journal: Store,
         activities: Activities,
         result: ValueCodec,
-        resume: _Resume,
+        resume: _Command,
+        resolve: _Command,
         execution: Execution | None = None,
     ) -> None:
         self._id = id
@@ -46,6 +47,7 @@ class Handle(Generic[R_co]):
         self._activities = activities
         self._result = result
         self._resume = resume
+        self._resolve = resolve
         self._execution = execution
 
     @property
@@ -173,3 +175,29 @@ class Handle(Generic[R_co]):
             CommandDeniedError: it is not blocked, or it cannot be taken on here. The refusal is recorded.
         """
         await self._resume(self._id, by=by, reason=reason)
+
+    async def resolve(
+        self,
+        path: str,
+        value: object = None,
+        /,
+        *,
+        error: Exception | str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Settle a step that was interrupted, and take the activity on, which is `blocked` on its account. Durable when
+        it returns.
+
+        Args:
+            path: the step's path, as `StepInterruptedError` and the history say it.
+            value: what the step is to have returned, where it took effect.
+            error: what it is to have raised instead.
+            by: who asks.
+            reason: why.
+
+        Raises:
+            PayloadError: the value cannot be encoded.
+            CommandDeniedError: the step does not stand interrupted. The refusal is recorded.
+        """
+        await self._resolve(self._id, path, value, error=error, by=by, reason=reason)

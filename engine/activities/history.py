@@ -1,7 +1,7 @@
 """An activity's records, read for a resume: what was asked in each scope, and what came of it, in journal order.
 
-A record is *live* if no later `activity.crashed` names its path as superseded; only live outcomes are handed out again.
-A superseded failure still tells how often the step was attempted. A note, or a call that was abandoned before it was
+A record is *live* if no later one of those that supersede names its path; only live outcomes are handed out again. A
+superseded failure still tells how often the step was attempted. A note, or a call that was abandoned before it was
 begun, is no call of this history where it is superseded: what was asked on a way that is not gone again binds nobody.
 """
 
@@ -17,6 +17,9 @@ from engine.journal import StoredRecord
 _CALL_OF = {
     "step.completed": "step",
     "step.failed": "step",
+    "step.intended": "step",
+    "step.interrupted": "step",
+    "step.resolved": "step",
     "event.emitted": "emit",
     "note.added": "note",
 }
@@ -24,6 +27,9 @@ _CALL_OF = {
 
 _NAMED_IN = {"timer.set": "for", "scope.opened": "of", "call.abandoned": "call"}
 """The fact in which other records name their call. Of a call the first record is one of these, or of those above."""
+
+_BEGINNINGS = ("timer.set", "scope.opened", "step.intended")
+"""The records with which a call begins, and which end none."""
 
 
 @attrs.define(slots=True)
@@ -35,7 +41,8 @@ class RecordedCall:
         path: its path.
         digest: commitment to its arguments.
         outcome: the record that ended it, if it ended.
-        begun: for a wait the record of its timer; for a scope that of its opening.
+        begun: for a wait the record of its timer; for a scope that of its opening; for a step that is to be done at
+            most once that of its intent.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
     """
@@ -123,7 +130,7 @@ class History:
             call.attempted = record
             if live:
                 call.failures.append(record)
-        elif kind in ("timer.set", "scope.opened"):
+        elif kind in _BEGINNINGS:
             call.begun = record
         if live and is_outcome(record):
             call.outcome = record
@@ -147,14 +154,13 @@ def is_outcome(record: StoredRecord) -> bool:
     """Whether the record ends its call."""
     if record.kind == "step.failed":
         return "retry_at" not in record.facts
-    return record.kind not in ("timer.set", "scope.opened")
+    return record.kind not in _BEGINNINGS
 
 
 def superseded_at(records: Sequence[StoredRecord]) -> dict[str, int]:
-    """For each superseded path the `seq` of the last crash that names it: outcomes before that are forgotten."""
-    return {
-        path: record.seq
-        for record in records
-        if record.kind == "activity.crashed"
-        for path in record.facts["superseded"]
-    }
+    """For each superseded path the `seq` of the last record that names it: outcomes before that are forgotten."""
+    return {path: record.seq for record in records if record.kind in SUPERSEDING for path in record.facts["superseded"]}
+
+
+SUPERSEDING = ("activity.crashed", "step.resolved")
+"""The kinds whose records name the paths whose outcomes are forgotten."""

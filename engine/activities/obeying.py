@@ -6,7 +6,7 @@ A start is one commit of the command and of the activity's first record, where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from engine.activities.admission import Admission
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
 from engine.activities.run import Run
+from engine.activities.resolving import Resolution, check_resolvable, resolved
 from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
@@ -29,7 +30,7 @@ from engine.errors import (
     DefinitionError,
     NoEngineError,
 )
-from engine.journal import ENDED, ENGINE_STREAM, ActivityState
+from engine.journal import ENDED, ENGINE_STREAM, ActivityState, StoredRecord
 from engine.messages import ActivityStatus
 
 
@@ -253,15 +254,18 @@ class Activities:
         """Take on those that are unfinished, as the engine opens, as far as there are places."""
         await self.admission.admit()
 
-    async def resume(self, id: str, asked: Asked, *, within: float) -> None:
-        """Obey a `resume`: take a blocked activity on, after its code was mended.
+    async def resume(self, id: str, asked: Asked, *, within: float, resolution: Resolution | None = None) -> None:
+        """Obey a `resume`: take a blocked activity on, after its code was mended. Or a `resolve`: settle a step that
+        was interrupted, and take the activity on that is blocked on its account.
 
         Raises:
             ActivityNotFoundError: there is none of this id.
             ActivityEndedError: it has ended.
-            CommandDeniedError: it is not blocked, or its definition is not here. Every refusal is recorded.
+            CommandDeniedError: it is not blocked, or its definition is not here, or the step does not stand
+                interrupted. Every refusal is recorded.
             JournalFullError, JournalBusyError: it could not be recorded within so many seconds, and may still be.
         """
+        command = "resume" if resolution is None else "resolve"
         state = self._journal.activity(id)
         denied: CommandDeniedError | None = None
         if state is None and id not in self.live:
@@ -272,27 +276,51 @@ class Activities:
             denied = (
                 ActivityEndedError(id, str(status))
                 if ended
-                else CommandDeniedError(f"activity {id!r} is {status}; only a blocked one can be resumed")
+                else CommandDeniedError(f"activity {id!r} is {status}; only a blocked one can be {command}d")
             )
         elif state.name not in self.definitions and not self._idle:
             denied = CommandDeniedError(f"this engine was given no definition of {state.name!r}; open it with one")
+        elif resolution is not None:
+            try:
+                check_resolvable(resolution.path, self._journal.histories([id])[id])
+            except CommandDeniedError as error:
+                denied = error
         if denied is not None:
             stream = None if isinstance(denied, ActivityNotFoundError) else id
             name = state.name if state else None
-            seq = self.deny(stream, target=id, name=name, rule=denied.reason, command="resume", asked=asked)
+            seq = self.deny(stream, target=id, name=name, rule=denied.reason, command=command, asked=asked)
             await self._journal.durable_within(seq, within)
             raise denied
         assert state is not None
-        await self._journal.durable_within(self._accept_resume(state, asked), within)
+        await self._journal.durable_within(self._accept_resume(state, asked, command, resolution), within)
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
-    def _accept_resume(self, state: ActivityState, asked: Asked) -> int:
+    def _accept_resume(self, state: ActivityState, asked: Asked, command: str, resolution: Resolution | None) -> int:
         id = state.id
-        self._journal.append(
-            id, "command.accepted", name=state.name, by=asked.by, facts=asked.facts("resume"), data=asked.data()
+        seq = self._journal.append(
+            id, "command.accepted", name=state.name, by=asked.by, facts=asked.facts(command), data=asked.data()
         )
-        self.admission.take_on(state, self._journal.histories([id])[id], cause="resumed")
+        records = self._journal.histories([id])[id]
+        if resolution is not None:
+            records.append(self._record_resolved(resolution, records, seq))
+        self.admission.take_on(state, records, cause="resumed")
         return self._journal.last_seq
+
+    def _record_resolved(self, resolution: Resolution, records: Sequence[StoredRecord], command: int) -> StoredRecord:
+        last, facts = resolved(resolution, records, command=command)
+        at = self._around.stamp()
+        columns = (last.name, last.path, last.run, at, None, facts, resolution.data)
+        seq = self._journal.append(
+            last.stream,
+            "step.resolved",
+            name=last.name,
+            path=last.path,
+            run=last.run,
+            at=at,
+            facts=facts,
+            data=resolution.data,
+        )
+        return StoredRecord(seq, last.stream, "step.resolved", *columns)
 
     # ------------------------------------------------------------------------------------------------ closing
 

@@ -19,7 +19,7 @@ from engine.journal.events import system_event_id
 from engine.journal.kinds import ENDED, STATUS_AFTER, SYSTEM_TOPICS
 from engine.messages import ActivityStatus
 
-STEP_KINDS = ("step.completed", "step.failed")
+STEP_KINDS = ("step.completed", "step.failed", "step.interrupted", "step.resolved")
 """The kinds that tell of an attempt at a step."""
 
 
@@ -159,10 +159,10 @@ def step_of(attempts: Sequence[Record]) -> StepRow:
         path=last.path or "",
         name=last.name or "",
         args=payload(last, "args"),
-        attempts=len(attempts),
+        attempts=sum(attempt.kind != "step.resolved" for attempt in attempts),
         started=began(first),
         ended=last.at if settled else None,
         seconds=seconds_of(attempts),
         result=payload(last, "value"),
-        error=error_of(last) if last.kind == "step.failed" else None,
+        error=error_of(last),
     )

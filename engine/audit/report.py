@@ -566,7 +566,7 @@ def _attempt(record: Record) -> Attempt:
         number=record.facts.get("attempt", ""),
         started=started,
         seconds=max(0.0, (record.at - started).total_seconds()),
-        error=error_of(record) if record.kind == "step.failed" else None,
+        error=error_of(record),
     )
 
 

@@ -8,7 +8,7 @@ prints all the rest. Nothing imports this room but the console script.
 
 from __future__ import annotations
 
-from engine.cli import activities, completion, events, report, resume, run, tree, verify
+from engine.cli import activities, completion, events, report, resolve, resume, run, tree, verify
 from engine.cli.program import program
 
 for verb in (
@@ -17,6 +17,7 @@ for verb in (
     activities.show_activity,
     events.list_events,
     tree.show_tree,
+    resolve.resolve,
     resume.resume,
     verify.verify,
     report.report,

@@ -118,7 +118,8 @@ def _lifecycle() -> list[Kind]:
         Kind(
             kind="activity.blocked",
             stream=activity,
-            meaning="The activity cannot go on until its code is mended, or its definition is there again.",
+            meaning="The activity cannot go on until its code is mended, its definition is there again, or a step is "
+            "settled.",
             name="the activity definition's name",
             facts={
                 **_RUN,
@@ -186,6 +187,44 @@ def _calls() -> list[Kind]:
                 **_ORIGINS,
             },
             data={"args": "the arguments", **_ERROR},
+            call=True,
+        ),
+        Kind(
+            kind="step.intended",
+            stream=activity,
+            meaning="The only attempt at a step begins that is to be done at most once.",
+            name=step,
+            facts={**_ASKED, "attempt": "number of the attempt: 1"},
+            data={"args": "the arguments"},
+            call=True,
+        ),
+        Kind(
+            kind="step.interrupted",
+            stream=activity,
+            meaning="The process ended in the only attempt at a step: whether it took effect is not known.",
+            name=step,
+            facts={
+                **_ASKED,
+                "error": "`engine.errors.StepInterruptedError`",
+                "final": "true: no restart may try it anew",
+                **_ORIGINS,
+            },
+            call=True,
+        ),
+        Kind(
+            kind="step.resolved",
+            stream=activity,
+            meaning="Somebody found out what became of an interrupted step, and the activity goes on with that.",
+            name=step,
+            facts={
+                **_ASKED,
+                "command": "seq of the command",
+                "superseded": "paths whose outcome the next run forgets: what followed from the interruption",
+                "error?": "the error's type, where it was resolved with one",
+                "final?": "true, beside an error",
+                "origins?": _ORIGINS["origins"],
+            },
+            data={"value?": "what the step is taken to have returned", "error?": _ERROR["error"]},
             call=True,
         ),
         Kind(
@@ -285,7 +324,7 @@ def _calls() -> list[Kind]:
 
 def _commands() -> list[Kind]:
     asked = {
-        "command": "what was asked: `start` or `resume`",
+        "command": "what was asked: `start`, `resume` or `resolve`",
         "via": "through what it came: `engine` or `cli`",
         "origin": "user, host and process it came from",
     }

@@ -32,7 +32,7 @@ from engine.testing.opening import spare_the_disk
 
 R = TypeVar("R")
 
-_BEGINNINGS = ("activity.started", "activity.resumed")
+_OBEYED = ("step.resolved", "activity.started", "activity.resumed")
 """Records of one commit with the command before them, which a cut therefore does not part from it."""
 
 
@@ -71,8 +71,9 @@ class Death:
         if last > batch.last or (last == batch.last and self.told):
             return math.inf
         kinds = {draft[0]: draft[2] for draft in batch.drafts}
-        if kinds.get(int(last)) == "command.accepted" and kinds.get(int(last) + 1) in _BEGINNINGS:
-            last += 1
+        if kinds.get(int(last)) in ("command.accepted", "step.resolved"):
+            while kinds.get(int(last) + 1) in _OBEYED:
+                last += 1
             return math.inf if last == batch.last and self.told else last
         return last
 

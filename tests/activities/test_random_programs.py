@@ -18,6 +18,7 @@ import json
 import math
 import os
 import random
+import re
 import sqlite3
 import time
 from collections import Counter, defaultdict
@@ -37,6 +38,7 @@ from engine import (
     Engine,
     Restart,
     Retry,
+    StepInterruptedError,
     activity,
     current_step,
     step,
@@ -70,7 +72,7 @@ class Author:
         return [self.operation(depth) for _ in range(self.draw.randint(1, 3))]
 
     def operation(self, depth: int) -> Operation:
-        simple = ["step", "step", "step", "drawn", "sleep", "until", "emit", "note", "patched", "plain"]
+        simple = ["step", "step", "step", "drawn", "sleep", "until", "emit", "note", "patched", "plain", "once"]
         nesting = ["map", "map", "gather", "race", "race", "try", "swallow"] + (
             ["within", "nursery"] if self.timing else []
         )
@@ -82,7 +84,7 @@ class Author:
                 return [kind, self.draw.choice((0.5, 1, 2))]
             case "emit" | "note":
                 return [kind]
-            case "patched":
+            case "patched" | "once":
                 return [kind, *self.step()]
             case "plain":
                 return [kind, self.draw.choice((None, 1, 2)), [self.step() for _ in range(self.draw.randint(1, 3))]]
@@ -159,6 +161,11 @@ async def work(place: str, fails: int, seconds: float, drawn: str) -> str:
     return place
 
 
+@step(at_most_once=True)
+async def pay(place: str, fails: int, seconds: float) -> str:
+    return await work(place, fails, seconds, "")
+
+
 async def plain_work(given: list[Any]) -> str:
     return await work(*given)
 
@@ -223,6 +230,14 @@ async def play_patched(ctx: Context, place: str, shared: list[str], fails: int, 
     if new:
         await play_step(ctx, place, shared, fails, attempts, seconds)
     return new
+
+
+async def play_once(ctx: Context, place: str, shared: list[str], fails: int, attempts: int, seconds: float) -> str:
+    """What may have been done is not done again; somebody is told."""
+    try:
+        return await ctx.step(pay, place, fails, seconds)
+    except StepInterruptedError as error:
+        return await ctx.step(work, f"{place} {error.path}", 0, 0, "")
 
 
 async def play_emit(ctx: Context, place: str, shared: list[str]) -> None:
@@ -302,6 +317,7 @@ OPERATIONS: dict[str, Any] = {
     "until": play_until,
     "note": play_note,
     "patched": play_patched,
+    "once": play_once,
     "emit": play_emit,
     "plain": play_plain,
     "map": play_map,
@@ -449,8 +465,12 @@ def by_branch(events: list[str]) -> dict[str, list[str]]:
     return found
 
 
+PAID = re.compile(r"/pay(#\d+)?$")
+
+
 def keys_are_kept(run: Played) -> Iterator[str]:
-    """(4) One key never has two arguments; an attempt after the first knows that it is none."""
+    """(4) One key never has two arguments, nor what is to be done at most once two effects; an attempt after the first
+    knows that it is none."""
     args: dict[str, set[str]] = defaultdict(set)
     for key, given, attempt in run.world.effects:
         if args[key] and attempt == 1:
@@ -461,6 +481,8 @@ def keys_are_kept(run: Played) -> Iterator[str]:
             yield f"{key} had the arguments {given_all}"
     restarts = sum(record["kind"] == "activity.crashed" for record in run.records)
     for key, count in Counter(key for key, _, _ in run.world.effects).items():
+        if PAID.search(key) and count > 1:
+            yield f"{key} is to be done at most once, and was done {count} times"
         if count > 3 * (restarts + 1) + run.lives - 1 + restarts:
             yield f"{key} was done {count} times in {run.lives} lives with {restarts} restarts"
 
@@ -490,6 +512,8 @@ def is_comparable(program: Block, whole: Played) -> bool:
         and (record["facts"].get("outcome", "value") != "value" or record["facts"].get("decided"))
         for record in whole.records
     )
+    # What a kill interrupts is told to somebody, or not.
+    decided = decided or any(record["kind"] == "step.intended" for record in whole.records)
     return whole.world.by_record and not decided and "within" not in json.dumps(program)
 
 
