@@ -17,8 +17,8 @@ import trio
 from engine.activities.admission import Admission
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
-from engine.activities.run import Run
 from engine.activities.resolving import Resolution, check_resolvable, resolved
+from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
