@@ -213,7 +213,7 @@ def _lanes(records: Sequence[Record], axis: _Axis, last: dt.datetime) -> list[La
 
 def _attempt(axis: _Axis, record: Record, *, again: bool) -> Bar:
     start = began(record)
-    kind = "failed" if record.facts.get("error") else "completed"
+    kind = "failed" if record.kind == "step.failed" or record.facts.get("error") else "completed"
     took = duration((record.at - start).total_seconds())
     number = record.facts.get("attempt", 1)
     return _bar(axis, start, record.at, kind, f"{record.path}, attempt {number}: {kind} after {took}", again=again)
