@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
 
@@ -140,6 +140,16 @@ def _check_significant(id: str, significant: bool, restart: RestartType) -> None
             f"{id} is significant and permanent, but a permanent child is always restarted and so never ends; "
             f"make it transient or temporary"
         )
+
+
+def check_hook(what: str, hook: object) -> None:
+    """Refuses what cannot be called.
+
+    Raises:
+        ChildSpecError: it is neither None nor a function.
+    """
+    if hook is not None and not callable(hook):
+        raise ChildSpecError(f"{what} of the supervisor is {hook!r}; give a function, or None")
 
 
 def _announces(actor: Callable[..., object]) -> bool:
@@ -359,14 +369,13 @@ class Plan:
         Raises:
             ChildSpecError: a value, or a pair of values, cannot be used.
         """
-        plan = cls(
-            _member(who, "strategy", Strategy, strategy),
-            intensity,
-            tuple(children),
-            _member(who, "auto_shutdown", AutoShutdown, auto_shutdown),
-        )
+        strategy = _member(who, "strategy", Strategy, strategy)
+        auto_shutdown = _member(who, "auto_shutdown", AutoShutdown, auto_shutdown)
         if not isinstance(intensity, Intensity):
             raise ChildSpecError(f"intensity of {who} is {intensity!r}; give an Intensity")
+        if not isinstance(children, Iterable):
+            raise ChildSpecError(f"children of {who} is {children!r}; give a sequence of ChildSpec and SupervisorSpec")
+        plan = cls(strategy, intensity, tuple(children), auto_shutdown)
         seen: set[str] = set()
         for child in plan.children:
             plan.check_child(child)

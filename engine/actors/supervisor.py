@@ -26,7 +26,7 @@ from .children import Stopping
 from .dead_letters import DeadLetter
 from .events import SupervisionEvent
 from .ref import Ref
-from .specification import AutoShutdown, ChildSpec, Intensity, Plan, Strategy, SupervisorSpec
+from .specification import AutoShutdown, ChildSpec, Intensity, Plan, Strategy, SupervisorSpec, check_hook
 from .supervisor_ref import SupervisorRef
 from .watching import EndReason, Life
 
@@ -101,6 +101,8 @@ def open_supervisor(
             after that is its `__context__`.
     """
     plan = Plan.checked("the supervisor", strategy, intensity, children, auto_shutdown)
+    check_hook("on_dead_letter", on_dead_letter)
+    check_hook("on_event", on_event)
     return _opened(plan, on_dead_letter, on_event)
 
 

@@ -71,6 +71,17 @@ async def test_a_supervisor_that_gives_up_is_restarted_with_the_children_of_its_
         assert list(supervisor.registry) == ["/s", "/s/a", "/s/b"]
 
 
+async def test_a_supervisor_that_is_restarted_counts_its_restarts_anew(puppet: Any) -> None:
+    events: list[SupervisionEvent] = []
+    child = SupervisorSpec("s", intensity=Intensity(2), children=[puppet.spec("a")])
+    async with open_supervisor(children=[child], on_event=events.append) as supervisor:
+        for _ in range(5):  # two that are borne, one too many, two that are borne again
+            supervisor.registry["/s/a"].tell(BrokenError())  # type: ignore[union-attr]
+            await wait_all_tasks_blocked()
+        assert states(supervisor) == {"s": "running"}
+    assert [event.path for event in events if event.what == "escalated"] == ["/s"]
+
+
 @pytest.mark.parametrize(("restart", "left"), [(TRANSIENT, {"s": "stopped"}), (TEMPORARY, {})])
 async def test_giving_up_is_a_shutdown_after_which_only_a_permanent_supervisor_is_restarted(
     puppet: Any, restart: RestartType, left: dict[str, str]

@@ -126,6 +126,7 @@ def test_a_child_s_bad_option_is_refused(options: dict[str, Any]) -> None:
         {"significant": True},
         {"backoff": 1},
         {"children": [actor]},
+        {"children": None},
         {"children": [child(), child()]},
         {"children": [child(significant=True, restart=RestartType.TRANSIENT)]},
     ],
@@ -233,3 +234,7 @@ def test_a_bad_value_is_refused_before_the_block_is_entered() -> None:
         open_supervisor(children=[child(), child()])
     with pytest.raises(ChildSpecError):
         open_supervisor(intensity=5)  # type: ignore[arg-type]
+    with pytest.raises(ChildSpecError):
+        open_supervisor(on_dead_letter="print")  # type: ignore[arg-type]
+    with pytest.raises(ChildSpecError):
+        open_supervisor(on_event=42)  # type: ignore[arg-type]

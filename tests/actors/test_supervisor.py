@@ -195,6 +195,19 @@ async def test_what_an_actor_raises_while_it_is_stopped_changes_nothing(
     assert events == []
 
 
+async def test_what_an_actor_raises_while_it_is_terminated_does_not_restart_it(autojump_clock: MockClock) -> None:
+    async def actor(mailbox: Mailbox[Any]) -> None:
+        await mailbox.stopping.wait()
+        raise BrokenError
+
+    events: list[Any] = []
+    async with open_supervisor(children=[ChildSpec("a", actor)], on_event=events.append) as supervisor:
+        await supervisor.terminate_child("a")
+        await wait_all_tasks_blocked()
+        assert states(supervisor) == {"a": "stopped"}
+    assert events == []
+
+
 async def test_cancelling_around_the_block_stops_the_children_with_their_allowances(
     puppet: Any, autojump_clock: MockClock
 ) -> None:
