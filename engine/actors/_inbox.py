@@ -63,6 +63,7 @@ class Ask:
         finally:
             del error  # its traceback holds this frame
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self, timeout: float) -> None:
         if timeout == 0:
             self._give_up()
