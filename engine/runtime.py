@@ -39,6 +39,7 @@ from engine.activities import (
 from engine.activities.attempts import check_size
 from engine.activities.definition import described
 from engine.activities.execution import Execution
+from engine.activities.forking import fork
 from engine.activities.resolving import Resolution
 from engine.actors import (
     ChildSpec,
@@ -57,7 +58,8 @@ from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, 
 from engine.journal import ENGINE_STREAM, SUBSCRIBER_STREAMS, SQLiteJournal, StoredRecord
 from engine.journal.events import event_of
 from engine.journal.origin import user_at_host
-from engine.messages import Command, Event, check_by, check_id, new_id
+from engine.messages import Command, Event, check_by, check_id
+from engine.messages import new_id as an_id
 from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
 from engine.topics import check_published
@@ -391,7 +393,7 @@ class Engine:
             known = self._activities.known(id)
             if known is not None:
                 return await self._known(definition, text, id, asked, if_exists)
-        id = new_id() if id is None else id
+        id = an_id() if id is None else id
         execution, seq = self._activities.start(
             definition, text, id=id, asked=asked, key=key, priority=priority, tags=tags
         )
@@ -570,6 +572,49 @@ class Engine:
             await self._check_authorized(command, "", "[]", asked)
         await self._activities.resume(id, asked, within=self._settings.commit_within, resolution=resolution)
 
+    async def fork(
+        self, id: str, /, *, at: str, new_id: str | None = None, by: str | None = None, reason: str | None = None
+    ) -> Handle[Any]:
+        """Begin a new activity with another's records up to a call, and do that call anew.
+
+        The new activity takes over all that the other one has recorded in its present generation but the call, what
+        followed it in its branch, and what followed that branch's scope around it; branches beside it stay. Steps that
+        are taken over are not run again, their events not published again, timers keep their instants; messages taken
+        by what is dropped are unread again. New steps have idempotency keys of the new id. The other activity stays as
+        it is.
+
+        Args:
+            id: the id of the activity to be forked. It may have ended, or still run.
+            at: the path of the call, as `playbill show` prints it; or of a branch, as `map[2]`.
+            new_id: the new activity's id; a new UUIDv7, unless given. Asked for again with the same id and path, the
+                same activity is given.
+            by: who asks.
+            reason: why.
+
+        Returns:
+            A handle of the new activity, which runs if its definition is here.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+            CommandDeniedError: nothing is recorded under the path, or the activity has not begun. The refusal is
+                recorded, and names paths that there are.
+            IdConflictError: the new id is taken by another activity. The refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be.
+
+        Durable when it returns. Cancelling leaves open whether it is recorded; a fork that is recorded runs.
+        """
+        _check_asked(id=new_id, by=by, reason=reason)
+        _TEXT.encode(at, "at")
+        asked = self._asked(by, reason)
+        if self._authorize is not None:
+            command = Command(kind="fork", id=id, by=by, reason=reason)
+            await self._check_authorized(command, "", "[]", asked)
+        chosen = new_id or an_id()
+        await fork(self._activities, id, at=at, new_id=chosen, asked=asked, within=self._settings.commit_within)
+        state = self._journal.activity(chosen)
+        definition = None if state is None else self._activities.definitions.get(state.name)
+        return self.handle(chosen) if definition is None else self.handle(chosen, definition)
+
     def _asked(self, by: str | None, reason: str | None) -> Asked:
         return Asked(by=by, reason=reason, via=self.via, origin=self._origin)
 
@@ -595,7 +640,7 @@ class Engine:
         return self._handle(id, codec, self._activities.live.get(id))
 
     def _handle(self, id: str, codec: ValueCodec, execution: Execution | None) -> Handle[Any]:
-        return Handle(id, self._journal, self._activities, codec, self.resume, self.resolve, execution)
+        return Handle(id, self._journal, self._activities, codec, self, execution)
 
     # ------------------------------------------------------------------------------------------------ events
 
@@ -647,7 +692,7 @@ class Engine:
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the record from what is to be done when it lands
     def _append_publication(self, topic: str, payload: str, *, id: str | None, key: str | None) -> StoredRecord:
-        facts: dict[str, Any] = {"id": id or new_id(), **({} if key is None else {"key": key})}
+        facts: dict[str, Any] = {"id": id or an_id(), **({} if key is None else {"key": key})}
         at = self._now()
         seq = self._journal.append(
             ENGINE_STREAM,

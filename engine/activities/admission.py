@@ -257,6 +257,19 @@ class Admission:
         self.live[id] = execution
         return seq
 
+    def to_begin_from(self, records: Sequence[StoredRecord]) -> Callable[[], None] | None:
+        """What is to be called when the first records of an activity that does not begin from nothing are durable, for
+        it to go on from them; `None` where nothing is run."""
+        if self._idle:
+            return None
+        started = records[0]
+        definition = self._definitions.get(started.name or "")
+        if definition is None or not self.has_place:
+            return self._stands_in_line
+        execution = Execution(self._around, definition, started.stream, history=History(records), changed=self._changed)
+        self.live[started.stream] = execution
+        return lambda: self._begin(execution)
+
     def _record_resumed(self, history: History, cause: str, landed: Callable[[], None] | None = None) -> int:
         started = history.started
         facts = {"generation": started.facts["generation"], "cause": cause, "clean": self._journal.clean}

@@ -640,8 +640,9 @@ class Context:
     def _drawn(self, what: str) -> bytes:
         self._use()
         self._draws += 1
-        run = self._run
-        return hashlib.sha256(f"{run.seed}/{run.generation}/{self._scope.path}/{what}#{self._draws}".encode()).digest()
+        run, scope = self._run, self._scope
+        drawn = f"{run.seed_in(scope)}/{run.generation}/{scope.path}/{what}#{self._draws}"
+        return hashlib.sha256(drawn.encode()).digest()
 
     # ------------------------------------------------------------------------------------------------ of all calls
 

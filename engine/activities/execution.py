@@ -163,7 +163,7 @@ class Execution:
         self._started = self._history = None
         context = Context(run, run.scope("", started.seq))
         try:
-            args = self.definition.signature.decode(_arguments_of(started))
+            args = self.definition.signature.decode(arguments_of(started))
             value = await self.definition.function(context, *args)
         except trio.Cancelled:
             raise
@@ -307,8 +307,8 @@ class Execution:
         self._changed(self)
 
 
-def _arguments_of(started: StoredRecord) -> str:
-    """The arguments as a text of their own, in which ints have all their digits."""
+def arguments_of(started: StoredRecord) -> str:
+    """The encoded arguments of a start, as a text of their own, in which ints have all their digits."""
     if started.data is not None and may_hold_large_int(started.data):
         return codec_for(Any).encode(parse_exactly(started.data)["args"])
     return orjson.dumps(started.load()["args"]).decode()

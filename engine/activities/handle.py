@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 import trio
@@ -25,7 +25,27 @@ R_co = TypeVar("R_co", covariant=True)
 
 _PLAIN = codec_for(Any)
 
-_Command = Callable[..., Awaitable[object]]
+
+class Commanded(Protocol):
+    """What a handle passes its commands on to: the engine."""
+
+    async def resume(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
+
+    async def resolve(
+        self,
+        id: str,
+        path: str,
+        value: object = None,
+        /,
+        *,
+        error: Exception | str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None: ...
+
+    async def fork(
+        self, id: str, /, *, at: str, new_id: str | None = None, by: str | None = None, reason: str | None = None
+    ) -> Handle[Any]: ...
 
 
 class Handle(Generic[R_co]):
@@ -38,16 +58,14 @@ class Handle(Generic[R_co]):
         journal: Store,
         activities: Activities,
         result: ValueCodec,
-        resume: _Command,
-        resolve: _Command,
+        commanded: Commanded,
         execution: Execution | None = None,
     ) -> None:
         self._id = id
         self._journal = journal
         self._activities = activities
         self._result = result
-        self._resume = resume
-        self._resolve = resolve
+        self._commanded = commanded
         self._execution = execution
 
     @property
@@ -174,7 +192,7 @@ class Handle(Generic[R_co]):
         Raises:
             CommandDeniedError: it is not blocked, or it cannot be taken on here. The refusal is recorded.
         """
-        await self._resume(self._id, by=by, reason=reason)
+        await self._commanded.resume(self._id, by=by, reason=reason)
 
     async def resolve(
         self,
@@ -200,4 +218,31 @@ class Handle(Generic[R_co]):
             PayloadError: the value cannot be encoded.
             CommandDeniedError: the step does not stand interrupted. The refusal is recorded.
         """
-        await self._resolve(self._id, path, value, error=error, by=by, reason=reason)
+        await self._commanded.resolve(self._id, path, value, error=error, by=by, reason=reason)
+
+    async def fork(
+        self, *, at: str, id: str | None = None, by: str | None = None, reason: str | None = None
+    ) -> Handle[R_co]:
+        """Begin a new activity with this one's records up to a call, and do that call anew. Durable when it returns.
+
+        See `Engine.fork`, which tells what the new activity takes over.
+
+        Args:
+            at: the path of the call, as `playbill show` prints it; or of a branch.
+            id: the new activity's id; a new UUIDv7, unless given.
+            by: who asks.
+            reason: why.
+
+        Returns:
+            A handle of the new activity.
+
+        Raises:
+            CommandDeniedError: nothing is recorded under the path, or the activity has not begun. The refusal is
+                recorded.
+            IdConflictError: the id is taken by another activity. The refusal is recorded.
+
+        Cancelling leaves open whether it is recorded; a fork that is recorded runs.
+        """
+        forked = await self._commanded.fork(self._id, at=at, new_id=id, by=by, reason=reason)
+        execution = self._activities.live.get(forked.id)
+        return Handle(forked.id, self._journal, self._activities, self._result, self._commanded, execution)

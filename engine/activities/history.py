@@ -21,6 +21,7 @@ _CALL_OF = {
     "step.interrupted": "step",
     "step.resolved": "step",
     "event.emitted": "emit",
+    "event.copied": "emit",
     "note.added": "note",
 }
 """The call that a record belongs to, by the record's kind."""
@@ -45,6 +46,7 @@ class RecordedCall:
             most once that of its intent.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
+        copied: where a fork took it over, the `seq` of its first record in the original; 0 where it did not.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class RecordedCall:
     begun: StoredRecord | None = None
     failures: list[StoredRecord] = attrs.field(factory=list)
     attempted: StoredRecord | None = None
+    copied: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind} {self.path}"
@@ -76,7 +79,8 @@ class History:
 
     def __init__(self, records: Sequence[StoredRecord]) -> None:
         """Read the records of an activity that has started."""
-        self.started = next(record for record in reversed(records) if record.kind == "activity.started")
+        generation = generation_of(records)
+        self.started = generation[0]
         self.scopes: dict[str, list[RecordedCall]] = {}
         self.branches: dict[str, StoredRecord] = {}
         self.drawn: dict[str, dict[str, bool]] = {}
@@ -85,7 +89,6 @@ class History:
         self.crashes: list[StoredRecord] = []
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
-        generation = [record for record in records if record.seq >= self.started.seq]
         superseded = superseded_at(generation)
         for record in generation:
             if record.kind == "activity.resumed":
@@ -125,6 +128,7 @@ class History:
         if call is None:
             of = _CALL_OF.get(kind) or record.facts[_NAMED_IN[kind]]
             call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
+            call.copied = record.facts.get("copied", 0)
             self.scopes.setdefault(record.facts["scope"], []).append(call)
         if kind == "step.failed":
             call.attempted = record
@@ -135,6 +139,12 @@ class History:
         if live and is_outcome(record):
             call.outcome = record
             self.outcomes.append(record)
+
+
+def generation_of(records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
+    """The records of an activity's present generation, from that with which it began."""
+    first = next(at for at in reversed(range(len(records))) if records[at].kind == "activity.started")
+    return records[first:]
 
 
 def _tries_anew(crash: StoredRecord, path: str) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
 from engine.activities.failures import carried_by
 from engine.activities.history import History, RecordedCall
+from engine.activities.paths import opener_of, scope_of
 from engine.activities.replay import CURRENT_RUN, Replay
 from engine.activities.scopes import Scope
 from engine.activities.surroundings import Surroundings
@@ -87,12 +88,13 @@ class Run:
         self.definition = definition
         self.id = id
         self.generation: int = started.facts["generation"]
-        self.seed: str = started.facts["seed"]
+        self._seed: str = started.facts["seed"]
         self.key = bytes.fromhex(started.load()["key"])
         self.cause: str | None = started.facts.get("cause")
         self.started_seq = started.seq
         self.number = 1 if history is None else history.run
-        self.at = started.at
+        cut: Mapping[str, Any] | None = started.facts.get("cut")
+        self.at: str = started.at if cut is None else cut["began"]
         self.held = False
         self.fenced = False
         self.poison: NonDeterminismError | ConcurrentContextError | None = None
@@ -113,6 +115,9 @@ class Run:
         self._scopes: dict[str, list[RecordedCall]] = {} if history is None else history.scopes
         self._drawn: dict[str, dict[str, bool]] = {} if history is None else history.drawn
         self.undurable = 0
+        # What a fork took over was drawn from the seeds of the originals.
+        self._seeds: Sequence[tuple[str, int]] = () if cut is None else cut["seeds"]
+        self._copied_beside = _copied_beside(self._scopes) if cut is not None else {}
         self.has_crashed = False
         self.replay: Replay | None = None
         if history is not None and (history.outcomes or history.scopes):
@@ -151,6 +156,15 @@ class Run:
     def digest(self, text: str) -> str:
         """The commitment to a call's encoded arguments, which only this activity's key opens to guessing."""
         return digest(self.key, text)
+
+    def seed_in(self, scope: Scope) -> str:
+        """The seed of what is drawn at this place: up to where an activity forked, that of the original."""
+        if self._seeds:
+            copied = scope.copied or self._copied_beside.get(scope.path, 0)
+            for seed, before in self._seeds:
+                if 0 < copied < before:
+                    return seed
+        return self._seed
 
     # ------------------------------------------------------------------------------------------------ giving up
 
@@ -371,3 +385,14 @@ class Run:
             ),
             None,
         )
+
+
+def _copied_beside(scopes: Mapping[str, Sequence[RecordedCall]]) -> dict[str, int]:
+    """The scopes in which a nursery of the user's own had branches that a fork took over, each with the last of their
+    calls: what is drawn there may have been drawn for these."""
+    last: dict[str, int] = {}
+    for branch, calls in scopes.items():
+        if branch and opener_of(branch) is None:
+            outer = scope_of(branch)
+            last[outer] = max([last.get(outer, 0), *(call.copied for call in calls)])
+    return last

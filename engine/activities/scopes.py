@@ -47,6 +47,11 @@ class Scope:
         return call
 
     @property
+    def copied(self) -> int:
+        """Where a fork took the call over that stands next: the `seq` of the original; else 0."""
+        return self._recorded[self._next].copied if self._next < len(self._recorded) else 0
+
+    @property
     def left(self) -> RecordedCall | None:
         """The recorded call that was not asked for yet, if there is one."""
         return self._recorded[self._next] if self._next < len(self._recorded) else None

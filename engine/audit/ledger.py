@@ -391,16 +391,21 @@ class Ledger:
 
     def stats(self) -> Stats:
         """How much there is."""
-        counts = dict(
-            self._reader.query("SELECT kind, count(*) FROM records WHERE seq <= ? GROUP BY kind", (self.size,))
+        # A step that a fork took over was completed once.
+        rows = self._reader.query(
+            "SELECT kind, count(*), sum(kind = 'step.completed' AND instr(facts, '\"copied\":') > 0) FROM records "
+            "WHERE seq <= ? GROUP BY kind",
+            (self.size,),
         )
+        counts = {kind: count for kind, count, _ in rows}
+        copies = sum(copied or 0 for _, _, copied in rows)
         activities: dict[ActivityStatus, int] = {}
         for kind, count in self._reader.query(_STATUSES, (self.size,)):
             activities[STATUS_AFTER[kind]] = activities.get(STATUS_AFTER[kind], 0) + count
         return Stats(
             records=sum(counts.values()),
             activities=activities,
-            steps=counts.get("step.completed", 0),
+            steps=counts.get("step.completed", 0) - copies,
             events=sum(counts.get(kind, 0) for kind in EVENT_KINDS),
             dead_letters=counts.get("delivery.dead", 0),
             first=self._instant("min"),

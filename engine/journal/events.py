@@ -18,7 +18,7 @@ def event_of(record: StoredRecord, *, data: Any) -> Event[Any]:
     """An event from its record, and from its decoded data.
 
     Args:
-        record: of one of the kinds `EVENT_KINDS`.
+        record: of one of the kinds `EVENT_KINDS`, or `event.copied`, which holds the event of the original.
         data: what the record's `data` holds as the event's own, decoded by whoever knows its type.
     """
     facts = record.facts
@@ -27,11 +27,11 @@ def event_of(record: StoredRecord, *, data: Any) -> Event[Any]:
         topic=record.name or "",
         data=data,
         at=parse(record.at),
-        source=record.stream,
+        source=facts.get("source", record.stream),
         cause=facts.get("cause"),
         key=facts.get("key"),
         headers=MappingProxyType(record.load().get("headers", {})),
-        seq=record.seq,
+        seq=facts.get("copied", record.seq),
     )
 
 

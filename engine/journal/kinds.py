@@ -48,7 +48,11 @@ class Kind:
 
 
 _RUN = {"generation": "how often the activity went on as new before; 0 at first"}
-_CALL = {**_RUN, "scope": "path of the branch the call stands in; empty for the activity's own function"}
+_CALL = {
+    **_RUN,
+    "scope": "path of the branch the call stands in; empty for the activity's own function",
+    "copied?": "in an activity that was forked: `seq` of the record of which this is a copy",
+}
 _ASKED = {**_CALL, "digest": "commitment to the call's encoded arguments, by which replay compares them"}
 _BEFORE = {"before": "how many records of the stream stand before this one, and the hash chain over their leaves"}
 _ERROR = {"error": "type, message, arguments, notes, traceback, cause and members of the exception"}
@@ -70,6 +74,9 @@ def _lifecycle() -> list[Kind]:
                 "version": "the definition's version",
                 "seed": "what `ctx.random()` and `ctx.uuid()` derive from",
                 "deadline?": "instant at which the activity's time is over",
+                "forked_from?": "id of the activity from which it was forked",
+                "cut?": "where: `at`, the path; `began`, when the original began; `seeds`, those of the "
+                "originals, each with the `seq` up to which it was theirs",
             },
             data={"args": "the arguments", "key": "what the digests of this activity's calls are keyed with, in hex"},
             status=ActivityStatus.RUNNING,
@@ -273,6 +280,21 @@ def _calls() -> list[Kind]:
             call=True,
         ),
         Kind(
+            kind="event.copied",
+            stream=activity,
+            meaning="An event that the original had published; no subscriber is given it here.",
+            name="the topic",
+            facts={
+                **_ASKED,
+                "id": "the event's id",
+                "source": "id of the activity that published it",
+                "key?": "its key",
+                "cause?": "id of the event that led to it",
+            },
+            data={"data": "the event's data", "headers?": "its headers"},
+            call=True,
+        ),
+        Kind(
             kind="scope.opened",
             stream=activity,
             meaning="Branches side by side began.",
@@ -324,7 +346,7 @@ def _calls() -> list[Kind]:
 
 def _commands() -> list[Kind]:
     asked = {
-        "command": "what was asked: `start`, `resume` or `resolve`",
+        "command": "what was asked: `start`, `resume`, `resolve` or `fork`",
         "via": "through what it came: `engine` or `cli`",
         "origin": "user, host and process it came from",
     }
@@ -334,7 +356,15 @@ def _commands() -> list[Kind]:
             stream="the target's",
             meaning="A command was recorded, and is obeyed.",
             name="the activity definition's name",
-            facts={**asked, "key?": "the business key", "tags?": "tags", "priority?": "priority"},
+            facts={
+                **asked,
+                "key?": "the business key",
+                "tags?": "tags",
+                "priority?": "priority",
+                "at?": "of a fork: the path of the call that is done anew",
+                "new?": "of a fork: the id of the new activity",
+                "forked_from?": "of the start of a fork: the id of the activity that was forked",
+            },
             data={"args?": "the arguments", "reason?": "why it was asked"},
             status=ActivityStatus.PENDING,
         ),

@@ -10,6 +10,7 @@ on that file, goes on from there.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Awaitable, Callable
 from types import ModuleType
@@ -34,6 +35,14 @@ R = TypeVar("R")
 
 _OBEYED = ("step.resolved", "activity.started", "activity.resumed")
 """Records of one commit with the command before them, which a cut therefore does not part from it."""
+
+
+def _is_of_one_commit(draft: Draft, following: Draft) -> bool:
+    """Whether a cut does not part a record from the next, since they were appended together."""
+    if draft[2] in ("command.accepted", "step.resolved") and following[2] in _OBEYED:
+        return True
+    # A fork: its command, and the new activity's, with its start and the copies.
+    return '"forked_from":' in following[8] or '"copied":' in following[8]
 
 
 @attrs.define(kw_only=True, str=False)
@@ -70,12 +79,10 @@ class Death:
             last = min([last, *(draft[0] - 1 for draft in batch.drafts if draft[2] in TERMINAL_KINDS)])
         if last > batch.last or (last == batch.last and self.told):
             return math.inf
-        kinds = {draft[0]: draft[2] for draft in batch.drafts}
-        if kinds.get(int(last)) in ("command.accepted", "step.resolved"):
-            while kinds.get(int(last) + 1) in _OBEYED:
+        for draft, following in itertools.pairwise(batch.drafts):
+            if draft[0] == last and _is_of_one_commit(draft, following):
                 last += 1
-            return math.inf if last == batch.last and self.told else last
-        return last
+        return math.inf if last == batch.last and self.told else last
 
 
 async def live(
