@@ -34,7 +34,7 @@ APPLICATION = Path(interrupted.__file__)
 COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 
 INTERRUPTIONS = 20
-ROWS = 100
+ROWS = 60
 CONCURRENCY = 4
 
 RECORDS_OF_A_ROW = 8
@@ -108,7 +108,7 @@ class Campaign:
     def effects(self) -> Path:
         return self.directory / "effects.db"
 
-    def prepare(self, rows: int, milliseconds: tuple[int, int] = (10, 120)) -> None:
+    def prepare(self, rows: int, milliseconds: tuple[int, int] = (10, 80)) -> None:
         """Write the file of rows, and make the database of effects."""
         lines = [f"p-{number},{number % 7 * 100},{self.random.randint(*milliseconds)}\n" for number in range(rows)]
         (self.directory / "parcels.csv").write_text("id,grams,milliseconds\n" + "".join(lines), encoding="utf-8")
