@@ -31,6 +31,7 @@ import attrs
 import trio
 
 from engine.actors import Stopping, Supervisor
+from engine.errors import ActorStoppedError
 
 if TYPE_CHECKING:
     from trio.lowlevel import Task
@@ -168,11 +169,14 @@ async def watch_stopping(
         found: called for each of them; must not raise. It is logged in any case.
         due: when a run is cancelled, where that is not at the end of its allowance.
 
-    Goes on until it is cancelled. While nothing is being stopped it waits, and costs nothing.
+    Returns when the tree has ended. Cancelling ends the watch. While nothing is being stopped it costs nothing.
     """
     reported: set[Stopping] = set()
     while True:
-        await tree.wait_stopping()
+        try:
+            await tree.wait_stopping()
+        except ActorStoppedError:
+            return
         # An end that comes as it should costs nothing, however many come one after another.
         await trio.sleep(GRACE)
         now = trio.current_time()

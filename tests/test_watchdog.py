@@ -195,12 +195,10 @@ async def one_actor(
     act: Callable[[Mailbox[Any]], Coroutine[Any, Any, None]], found: Callable[[Found], None], **options: Any
 ) -> AsyncIterator[Supervisor]:
     """A watched tree of one actor, `/deaf`, with an allowance of three seconds."""
-    async with trio.open_nursery() as nursery:
-        async with open_supervisor() as supervisor:
-            nursery.start_soon(functools.partial(watch_stopping, supervisor, found, **options))
-            await supervisor.start_child(ChildSpec("deaf", act, shutdown=3.0))
-            yield supervisor
-        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery, open_supervisor() as supervisor:
+        nursery.start_soon(functools.partial(watch_stopping, supervisor, found, **options))
+        await supervisor.start_child(ChildSpec("deaf", act, shutdown=3.0))
+        yield supervisor
 
 
 async def go_on(mailbox: Mailbox[Any]) -> None:

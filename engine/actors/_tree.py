@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
+from ..errors import ActorStoppedError
 from .children import Stopping
 from .dead_letters import DeadLetter
 from .events import SupervisionEvent
@@ -26,7 +27,17 @@ _log = logging.getLogger("playbill.actors")
 class Tree:
     """The registry of one `open_supervisor`, its hooks, and the context in which all of its actors run."""
 
-    __slots__ = ("_on_dead_letter", "_on_event", "_stopping", "_stops", "context", "names", "registry", "timeouts")
+    __slots__ = (
+        "_closed",
+        "_on_dead_letter",
+        "_on_event",
+        "_stopping",
+        "_stops",
+        "context",
+        "names",
+        "registry",
+        "timeouts",
+    )
 
     timeouts: Timeouts
     """Of its asks; there once its nursery is."""
@@ -43,6 +54,7 @@ class Tree:
         self._stopping: dict[Child, tuple[float, float]] = {}
         """The runs that were asked to end, each with when it was, and when its allowance is over."""
         self._stops: trio.Event | None = None
+        self._closed = False
         # A run begins with the context variables that the tree was opened with, whoever started it and whatever the run
         # before it had set: else a restarted actor would not be the one that crashed, begun again.
         self.context = contextvars.copy_context()
@@ -62,13 +74,27 @@ class Tree:
         return tuple(Stopping(child.ref, asked, due) for child, (asked, due) in self._stopping.items())
 
     async def wait_stopping(self) -> None:
-        """Waits until a run is being stopped; none may be any more when this returns."""
+        """Waits until a run is being stopped; none may be any more when this returns.
+
+        Raises:
+            ActorStoppedError: all has ended.
+        """
         if self._stopping:
             await trio.lowlevel.checkpoint()
             return
         if self._stops is None or self._stops.is_set():
             self._stops = trio.Event()
-        await self._stops.wait()
+        if not self._closed:
+            await self._stops.wait()
+        if self._closed:
+            raise ActorStoppedError("the supervisor / has ended: nothing below it is stopped any more")
+
+    def close(self) -> None:
+        """All has ended."""
+        self._closed = True
+        self.timeouts.close()
+        if self._stops is not None:
+            self._stops.set()
 
     def bury(self, path: str, message: object, reason: str) -> None:
         """Hands a dead letter to whoever wants them."""

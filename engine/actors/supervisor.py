@@ -61,6 +61,9 @@ class Supervisor(SupervisorRef):
 
         Returns at once while one is. By the time the caller's task goes on it may have ended: look with `stopping`.
         Cancelling has no effect but to end the wait.
+
+        Raises:
+            ActorStoppedError: the supervisor has ended.
         """
         await self._tree.wait_stopping()
 
@@ -138,7 +141,7 @@ async def _opened(
                 family.close(final=True)
                 with trio.CancelScope(shield=True):
                     await task.ended.wait()
-                tree.timeouts.close()
+                tree.close()
                 task.raise_failure()
     if raised is not None:
         try:

@@ -108,6 +108,11 @@ async def ask(scene: Scene) -> object:
     return await scene.ref.ask(1, timeout=None)
 
 
+async def ask_in_time(scene: Scene) -> object:
+    scene.hold("handle")
+    return await scene.ref.ask(1, timeout=60)
+
+
 async def ask_in_line(scene: Scene) -> object:
     scene.hold("handle")
     await scene.ref.send(1)
@@ -163,6 +168,9 @@ OUTCOMES: list[tuple[Primitive, str, str]] = [
     (ask, CANCELLED, "Cancelled"),
     (ask, CLOSED, "ActorStoppedError"),
     (ask, CRASHED, "ActorCrashedError"),
+    (ask_in_time, CANCELLED, "Cancelled"),
+    (ask_in_time, CLOSED, "ActorStoppedError"),
+    (ask_in_time, CRASHED, "ActorCrashedError"),
     (ask_in_line, CANCELLED, "Cancelled"),
     (ask_in_line, CLOSED, "ActorStoppedError"),
     (ask_in_line, CRASHED, "3, answered"),
@@ -191,6 +199,9 @@ LEFT: dict[tuple[Primitive, str], tuple[dict[str, str], list[int], list[int]]] =
     (ask, CANCELLED): ({"a": "running"}, [1], []),
     (ask, CLOSED): ({}, [1], []),
     (ask, CRASHED): ({"a": "running"}, [1], []),
+    (ask_in_time, CANCELLED): ({"a": "running"}, [1], []),
+    (ask_in_time, CLOSED): ({}, [1], []),
+    (ask_in_time, CRASHED): ({"a": "running"}, [1], []),
     (ask_in_line, CANCELLED): ({"a": "running"}, [1, 2], []),
     (ask_in_line, CLOSED): ({}, [1], [2, 3]),
     (ask_in_line, CRASHED): ({"a": "running"}, [1, 2, 3], []),
@@ -259,6 +270,7 @@ async def test_what_waits_is_interrupted(
     assert (left, scene.taken, [letter.message for letter in letters]) == LEFT[primitive, interruption]
     assert not scene.ref._inbox.unanswered
     assert not scene.ref._inbox.line
+    assert not scene.ref._inbox.tree.timeouts._asks
     assert scene.ref._inbox.reader is None
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 

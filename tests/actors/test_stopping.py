@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.actors import ChildSpec, Mailbox, Stopping, SupervisorSpec, open_supervisor
+from engine.errors import ActorStoppedError
 
 
 async def take_ten_seconds(mailbox: Mailbox[Any]) -> None:
@@ -80,3 +81,19 @@ async def test_waiting_ends_when_something_is_stopped(autojump_clock: MockClock)
                 await supervisor.wait_stopping()  # it still is
             await trio.sleep(20)
             await supervisor.restart_child("a")
+
+
+async def test_waiting_ends_with_the_tree() -> None:
+    async def wait() -> None:
+        with pytest.raises(ActorStoppedError):
+            await supervisor.wait_stopping()
+        ended.append("while it waited")
+
+    ended: list[str] = []
+    async with trio.open_nursery() as nursery, open_supervisor() as supervisor:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert ended == []
+    assert ended == ["while it waited"]
+    with pytest.raises(ActorStoppedError):
+        await supervisor.wait_stopping()
