@@ -99,7 +99,9 @@ class Fork:
         self._is_race = is_race
         self._next = 0
         self._active = 0
+        # Whether no further branch is entered; and whether no further end decides.
         self._closed = False
+        self._is_settled = False
         if not plain:
             context._run.is_branched = True
         opened = context._scope.last_seq
@@ -209,11 +211,13 @@ class Fork:
         elif outcome != "cancelled" or branch.context._is_cancelled:
             await self._record_end(branch, outcome)
         recorded = run.branches.get(branch.path)
-        lost = recorded is not None and recorded.facts["outcome"] in ("cancelled", "late")
-        if lost or outcome == "cancelled" or branch.context._is_cancelled:
-            # The call as a whole is being cancelled, or was decided; or will be, as far as is recorded.
+        if outcome == "cancelled" or branch.context._is_cancelled:
+            # The call as a whole is being cancelled, or was decided.
+            self._closed = self._is_settled = True
+        elif recorded is not None and recorded.facts["outcome"] in ("cancelled", "late"):
+            # It will be decided, as far as is recorded: the decision is handed out after this.
             self._closed = True
-        elif self._may_decide(branch) and not self._closed:
+        elif self._may_decide(branch) and not self._is_settled:
             await self._decide()
 
     async def _match_end(self, branch: Branch, outcome: str) -> None:
@@ -262,7 +266,7 @@ class Fork:
 
     async def _decide(self) -> None:
         """A branch has decided, and that is durable: no further one is entered, and the others are cancelled."""
-        self._closed = True
+        self._closed = self._is_settled = True
         if not self._plain:
             await self._run.land(self._losers())
         for other in self.branches:

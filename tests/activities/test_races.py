@@ -13,6 +13,7 @@ import trio.testing
 
 from engine import ActivityFailedError, Branch, Context, DefinitionError, Restart, activity, current_step, step
 from engine.testing import Crashes, crash_everywhere
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 from tests.activities.test_side_by_side import BoomError, at_second, everywhere, work
 
@@ -223,6 +224,29 @@ async def test_losers_are_cancelled_at_their_frontier_and_have_ended_when_the_ra
     # A life that dies before the reservation is recorded leaves without it; none goes past the race without it.
     for before, after in zip(stage.done, stage.done[1:], strict=False):
         assert after != "over" or before == ["reserved"]
+
+
+async def test_a_loser_that_ends_before_the_decision_is_handed_out_does_not_keep_it_back(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Live it was still under way when it lost; a replay hands nothing out before it has come to rest."""
+
+    async def busy(ctx: Context) -> str:
+        await ctx.step(work, 1)
+        with contextlib.suppress(trio.Cancelled):
+            for _ in range(3000):
+                await trio.lowlevel.checkpoint()
+        return "late"
+
+    @activity(name="a")
+    async def a(ctx: Context) -> str:
+        name, _ = await ctx.race(winner=works(1), busy=busy, idle=lambda branch: branch.sleep(60))
+        return name
+
+    await stage.status(a, death=Death(terminal=True))
+    (late,) = [record for record in stage.records("branch.ended") if record["facts"]["outcome"] == "late"]
+    assert late["path"] == "race[busy]"
+    assert await stage.played(a) == "winner"
 
 
 async def test_a_nested_race_is_lost_with_the_branch_around_it(
