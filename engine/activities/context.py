@@ -353,8 +353,9 @@ class Context:
         digest = run.digest(orjson.dumps(asked).decode())
         recorded = run.match(self._scope, call, path, digest)
         if recorded is None or (recorded.begun is None and recorded.outcome is None):
-            # Opening a scope waits for nothing recorded: its branches' code up to their first calls belongs here.
-            await self._check(call, path, digest)
+            # Opening a scope waits for nothing recorded: its branches' code up to their first calls belongs here. But
+            # in a branch that was cancelled before it came here, the cancel comes first.
+            await (self._begin if self._is_over else self._check)(call, path, digest)
             holds = f'"size":{len(functions)}' if labels is None else f'"names":{orjson.dumps(labels).decode()}'
             if call == "map":
                 holds += f',"limit":{"null" if limit is None else limit}'
@@ -627,7 +628,7 @@ class Context:
         known = scope.drawn.get(name)
         if known is not None:
             return known
-        new = scope.left is None and scope.path not in run.branches
+        new = scope.left is None and not self._is_over
         if new:
             if run.fenced:
                 raise FencedError(GIVEN_UP)
@@ -740,6 +741,17 @@ class Context:
                 return True
             context = context._parent
         return self._run.cancel_scope.cancel_called
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the end of this branch, or of one around it, is recorded: nothing new is recorded in it."""
+        branches = self._run.branches
+        context: Context | None = self if branches else None
+        while context is not None:
+            if context._scope.path in branches:
+                return True
+            context = context._parent
+        return False
 
     @property
     def _parent_facts(self) -> str:

@@ -249,6 +249,27 @@ async def test_a_loser_that_ends_before_the_decision_is_handed_out_does_not_keep
     assert await stage.played(a) == "winner"
 
 
+async def test_a_loser_opens_nothing_at_replay_that_it_had_not_come_to(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def busy(ctx: Context) -> None:
+        await ctx.step(work, 1)
+        for _ in range(3000):
+            await trio.lowlevel.checkpoint()
+        assert not ctx.patched("change")
+        await ctx.gather(works(5), works(6))
+
+    @activity(name="a")
+    async def a(ctx: Context) -> str:
+        name, _ = await ctx.race(winner=works(1), busy=busy)
+        return name
+
+    await stage.status(a, death=Death(terminal=True))
+    before = stage.story()
+    assert await stage.played(a) == "winner"
+    assert stage.story() == [*before, "activity.resumed", "activity.completed"]
+
+
 async def test_a_nested_race_is_lost_with_the_branch_around_it(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
