@@ -100,9 +100,13 @@ async def test_the_first_failure_of_a_gather_in_journal_order_comes_bare(
 async def test_a_failed_gather_is_tried_anew_with_what_was_given_up_beside_the_failure(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
+    async def flaky(ctx: Context) -> str:
+        await ctx.sleep(1)
+        return await ctx.step(at_second)
+
     @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
     async def a(ctx: Context) -> list[str]:
-        return list(await ctx.gather(lambda branch: branch.step(at_second), works(0, "kept"), works(9, "given up")))
+        return list(await ctx.gather(flaky, works(0, "kept"), works(9, "given up")))
 
     assert await stage.played(a) == ["second time", "kept", "given up"]
     (crashed,) = stage.records("activity.crashed")
