@@ -27,7 +27,7 @@ from engine.errors import DefinitionError, FakeContextError, PayloadError
 from engine.messages import Event, Request, check_by, check_name
 from engine.policies import Retry
 from engine.testing.play import ID, Place, Play
-from engine.topics import check_topic
+from engine.topics import check_published
 
 _Function = Callable[[Context], Awaitable[Any]]
 
@@ -201,7 +201,7 @@ class FakeContext(Context):
     async def emit(
         self, topic: str, data: object, /, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Event[Any]:
-        check_topic(topic)
+        check_published(topic)
         if key is not None:
             check_by(key)
         codec = codec_for(type(data))

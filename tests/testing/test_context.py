@@ -12,7 +12,17 @@ import pytest
 import trio
 import trio.testing
 
-from engine import Context, DefinitionError, FakeContextError, PayloadError, Request, activity, current_step, step
+from engine import (
+    Context,
+    DefinitionError,
+    FakeContextError,
+    PayloadError,
+    Request,
+    TopicError,
+    activity,
+    current_step,
+    step,
+)
 from engine.testing import FakeContext, fake_context
 from engine.testing.clock import EPOCH
 
@@ -261,6 +271,13 @@ async def test_events_and_notes_are_kept_for_the_test() -> None:
         1,
     )
     assert context.noted == {"progress": [1, 2]}
+
+
+async def test_an_event_that_an_engine_would_refuse_is_refused() -> None:
+    context = fake_context()
+    with pytest.raises(TopicError):
+        await context.emit("playbill.activities.failed", {})
+    assert context.emitted == []
 
 
 async def test_drawn_values_are_the_same_in_each_run_and_differ_from_call_to_call() -> None:
