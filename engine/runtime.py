@@ -26,6 +26,7 @@ from engine.activities import (
     Activities,
     Activity,
     Asked,
+    Commanding,
     Context,
     Flights,
     Handle,
@@ -52,6 +53,7 @@ from engine.actors import (
     open_supervisor,
 )
 from engine.alone import alone
+from engine.audit import ActivityFilter, Ledger
 from engine.clock import Clock, SystemClock, stamp
 from engine.codec import ValueCodec, canonical, codec_for, encode_error
 from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, JournalError, PayloadError
@@ -108,6 +110,8 @@ class Settings:
     Args:
         drain_within: seconds that a step in flight has to end when the engine closes. One that runs in a thread, or
             that is shielded, cannot be stopped, and is waited for all the same.
+        cancel_within: seconds that an activity has to end when it is cancelled, the time in its cleanups not counted;
+            one that takes longer is terminated.
         commit_within: seconds after which a call from outside gives up waiting for its commit.
         commit_delay: seconds to wait for further records before each commit; 0 for none.
         mailbox_capacity: how many messages, or events, wait in memory for one actor.
@@ -124,6 +128,7 @@ class Settings:
     """
 
     drain_within: float = attrs.field(default=10.0, validator=_positive)
+    cancel_within: float = attrs.field(default=30.0, validator=_positive)
     commit_within: float = attrs.field(default=30.0, validator=_positive)
     commit_delay: float = attrs.field(default=0.0, validator=_positive)
     mailbox_capacity: int = attrs.field(default=1024, validator=_count)
@@ -155,6 +160,7 @@ class Engine:
         self._settings = settings
         self._authorize = authorize
         self._now = now
+        self._commanding = Commanding(activities, journal, now, within=settings.commit_within)
         self.via = "engine"
         self._origin = f"{user_at_host()}:{os.getpid()}"
         # Events that are published under an id of the caller's, until they are durable.
@@ -226,7 +232,9 @@ class Engine:
                         await nursery.start(journal.run)
                     try:
                         with _watched(journal, nursery, settings, idle=definitions is None) as watch:
-                            async with cls._supervised(journal, definitions, settings, now, authorize, watch) as engine:
+                            async with cls._supervised(
+                                journal, definitions, settings, now, authorize, watch, nursery
+                            ) as engine:
                                 yield engine
                     finally:
                         try:
@@ -249,6 +257,7 @@ class Engine:
         now: Callable[[], str],
         authorize: Authorize | None,
         watch: Callable[[Supervisor], None],
+        errands: trio.Nursery,
     ) -> AsyncIterator[Self]:
         """The supervision tree around the block."""
         tree = [SupervisorSpec(name, intensity=intensity) for name, intensity in BRANCHES.items()]
@@ -264,6 +273,8 @@ class Engine:
                 drain_within=settings.drain_within,
             )
             around = Surroundings(
+                cancel_within=settings.cancel_within,
+                errands=errands,
                 journal=journal,
                 stamp=now,
                 publish=subscriptions.publish,
@@ -513,28 +524,63 @@ class Engine:
         )
         return await handle.result()
 
-    async def resume(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int:
-        """Take an activity on, which is `blocked`, after its code was mended. Durable when it returns.
+    async def cancel(self, target: str | ActivityFilter, /, *, by: str | None = None, reason: str | None = None) -> int:
+        """Cancel an activity: its code is cancelled where it waits, its `ctx.cleanup` blocks take their steps, and it
+        ends as `cancelled`. Durable when this returns; the end comes later: see `Handle.wait`.
 
         Args:
-            target: the activity's id.
+            target: the activity's id, or what selects the activities.
             by: who asks.
             reason: why.
 
         Returns:
-            How many activities were taken on: 1.
+            To how many activities the command was given; a filter passes over those that do not take it as they are.
 
         Raises:
             ActivityNotFoundError: there is none of this id.
-            CommandDeniedError: it is not blocked, or has no definition here. The refusal is recorded.
+            CommandDeniedError: it has ended otherwise, or `authorize` refused. The refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be.
+
+        Cancelling this call leaves open whether the command is recorded; what is recorded is obeyed.
         """
+        return await self._command("cancel", target, by, reason)
+
+    async def terminate(
+        self, target: str | ActivityFilter, /, *, by: str | None = None, reason: str | None = None
+    ) -> int:
+        """End an activity as it stands, as `cancelled`: nothing is cleaned up, and whatever its code still does through
+        `ctx` has no effect. Arguments, result, errors and cancelling as with `cancel`."""
+        return await self._command("terminate", target, by, reason)
+
+    async def pause(self, target: str | ActivityFilter, /, *, by: str | None = None, reason: str | None = None) -> int:
+        """Pause an activity: steps in flight end and are recorded, nothing new begins; its timers and messages are
+        kept, and its deadline goes on. It stays paused over restarts of the engine, until `resume`. Arguments, result,
+        errors and cancelling as with `cancel`."""
+        return await self._command("pause", target, by, reason)
+
+    async def resume(self, target: str | ActivityFilter, /, *, by: str | None = None, reason: str | None = None) -> int:
+        """Take an activity on, which is `paused`, or is `blocked` and had its code mended. Arguments, result, errors
+        and cancelling as with `cancel`; refused, too, where this engine has no definition of it."""
+        return await self._command("resume", target, by, reason)
+
+    async def _command(self, kind: str, target: str | ActivityFilter, by: str | None, reason: str | None) -> int:
         _check_asked(by=by, reason=reason)
         asked = self._asked(by, reason)
+        id = target if isinstance(target, str) else None
         if self._authorize is not None:
-            command = Command(kind="resume", id=target, by=by, reason=reason)
-            await self._check_authorized(command, "", "[]", asked)
-        await self._activities.resume(target, asked, within=self._settings.commit_within)
-        return 1
+            await self._check_authorized(Command(kind=kind, id=id, by=by, reason=reason), "", "[]", asked)
+        if id is not None:
+            await self._commanding.obey(kind, id, asked)
+            return 1
+        assert not isinstance(target, str)
+        ids = []
+        # As of what is durable now; it is read page by page.
+        with Ledger.open(self._journal.path) as ledger:
+            for row in ledger.selected(target):
+                ids.append(row.id)
+                if not len(ids) % 100:
+                    await trio.lowlevel.checkpoint()
+        return await self._commanding.obey_many(kind, ids, target.as_facts(), asked)
 
     async def resolve(
         self,
@@ -570,7 +616,7 @@ class Engine:
         if self._authorize is not None:
             command = Command(kind="resolve", id=id, by=by, reason=reason)
             await self._check_authorized(command, "", "[]", asked)
-        await self._activities.resume(id, asked, within=self._settings.commit_within, resolution=resolution)
+        await self._commanding.obey("resolve", id, asked, resolution)
 
     async def fork(
         self, id: str, /, *, at: str, new_id: str | None = None, by: str | None = None, reason: str | None = None

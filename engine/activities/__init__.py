@@ -3,11 +3,14 @@
 `definition` is what a user writes, `context` what an activity does things through. `execution` tells the story of one
 run, `attempts` that of one step, `branches` that of side-by-side work, `waiting` that of a wait. `history` reads what
 was recorded, `replay` hands it out again, `failures` decides what follows an exception. `obeying` starts and resumes,
-`handle` is what whoever started an activity holds of it. The room is given its journal; it knows no subscribers.
+`commanding` obeys every other command, as the table in `permitted` says; `cancelling` and `cleaning` tell how a cancel
+comes to an activity's code. `handle` is what whoever started an activity holds of it. The room is given its journal; it
+knows no subscribers.
 """
 
 from engine.activities.attempts import StepInfo as StepInfo
 from engine.activities.attempts import current_step as current_step
+from engine.activities.commanding import Commanding as Commanding
 from engine.activities.context import Branch as Branch
 from engine.activities.context import Context as Context
 from engine.activities.definition import Activity as Activity

@@ -61,6 +61,7 @@ class Admission:
         idle: bool,
         begin: Callable[[Execution], None],
         changed: Callable[[Execution], None],
+        is_changing: Callable[[str], bool],
         max_running: int,
         poison_after: int,
     ) -> None:
@@ -72,6 +73,7 @@ class Admission:
             idle: whether nothing is run, only recorded.
             begin: called with an execution when its start or resume is durable.
             changed: called with an execution when a status of it is durable.
+            is_changing: whether another status of an activity that is not live was recorded, and is not durable yet.
             max_running: how many may be live.
             poison_after: unclean ends of the process in a row after which an activity is blocked.
         """
@@ -81,6 +83,7 @@ class Admission:
         self._idle = idle
         self._begin = begin
         self._changed = changed
+        self._is_changing = is_changing
         self._max_running = max_running
         self._poison_after = poison_after
         self.live: dict[str, Execution] = {}
@@ -163,11 +166,16 @@ class Admission:
         Args:
             state: which.
             records: its records.
-            cause: `resumed`, where that was asked for; `opened` for those in line, unless they were parked.
+            cause: `resumed`, `unpaused` or `unparked`, where that was asked for; `opened` for those in line.
         """
-        last = next((record for record in reversed(records) if record.kind.startswith("activity.")), None)
-        if last is None:
+        if cause == "opened" and self._is_changing(state.id):
+            # What it is to be is known when that is durable; then it is looked for again.
+            return False
+        if not any(record.kind == "activity.started" for record in records):
             return self._start(state, records[0])
+        last = next(
+            record for record in reversed(records) if record.kind.startswith("activity.") and "kept" not in record.facts
+        )
         definition = self._definitions.get(state.name)
         if cause == "opened" and self._stays(last, definition):
             return False
@@ -201,8 +209,8 @@ class Admission:
                     self._suspects.append(state)
                     return False
                 around = self._watched(state.id, is_last=ends == self._poison_after - 1)
-        if cause == "resumed" and len(self.live) >= self._max_running:
-            self._record_resumed(history, cause, self._stands_in_line)
+        if cause != "opened" and last.kind != "activity.parked" and len(self.live) >= self._max_running:
+            self._record_resumed(history, cause, self.stands_in_line)
             return False
         execution = Execution(around, definition, state.id, history=history, changed=self._changed)
         self.live[state.id] = execution
@@ -214,7 +222,7 @@ class Admission:
                 history.resumes.append(seq)
         return True
 
-    def _stands_in_line(self) -> None:
+    def stands_in_line(self) -> None:
         """One that runs, as far as the journal says, waits for a place."""
         self._line.look_again()
         self._is_empty = False
@@ -265,7 +273,7 @@ class Admission:
         started = records[0]
         definition = self._definitions.get(started.name or "")
         if definition is None or not self.has_place:
-            return self._stands_in_line
+            return self.stands_in_line
         execution = Execution(self._around, definition, started.stream, history=History(records), changed=self._changed)
         self.live[started.stream] = execution
         return lambda: self._begin(execution)
@@ -273,6 +281,8 @@ class Admission:
     def _record_resumed(self, history: History, cause: str, landed: Callable[[], None] | None = None) -> int:
         started = history.started
         facts = {"generation": started.facts["generation"], "cause": cause, "clean": self._journal.clean}
+        if history.cancelling is not None:
+            facts["cancelling"] = True
         return self._journal.append(
             started.stream, "activity.resumed", name=started.name, run=history.run, facts=facts, landed=landed
         )

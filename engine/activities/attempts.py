@@ -120,10 +120,12 @@ class StepCall:
             self.attempts += 1
             started = run.stamp()
             run.around.flights.begin(run, self.path)
+            run.attempts += 1
             try:
                 result = await self._attempt()
             finally:
                 run.around.flights.end()
+                run.attempt_ended()
             if isinstance(result, _Failure):
                 again = await self._record_failure(result.error, started)
                 if again is None:
@@ -227,6 +229,8 @@ class StepCall:
             # The step has taken effect, so it must not be tried again.
             await self._record_failure(error, started, final=True)
             raise self._rebuilt from None
+        if self.run.ended:
+            await self.run.hold()
         at = self.run.stamp()
         seq = self.run.journal.append(
             self.run.id,
@@ -246,6 +250,8 @@ class StepCall:
         """Record a failed attempt; returns the instant of the next and the seconds until then, `None` where there is
         none."""
         run = self.run
+        if run.ended:
+            await run.hold()
         self.failed += 1
         final = final or self.step.at_most_once or self.retry.is_final(error)
         delay = None if final else self.retry.delay_after(self.failed, error)

@@ -20,6 +20,7 @@ import attrs
 import orjson
 import trio
 
+from engine.activities.cancelling import Cancellable, open_within
 from engine.activities.paths import branch_path
 from engine.codec import encode_error
 from engine.journal.log import quoted
@@ -62,8 +63,14 @@ class Branch:
 
     def cancel(self) -> None:
         self.cancel_scope.cancel(reason="another branch of this scope decided it")
-        if self.context._run.replay is not None:
-            self.context._run.replay.release()
+        run = self.context._run
+        run.has_cancels = True
+        run.wake_doomed()
+
+    def all(self) -> Iterator[Cancellable]:
+        """The branches nested in it, each before the one around it; it comes last."""
+        yield from open_within(self.context._fork, self.context._born_in)
+        yield self
 
 
 class Fork:
@@ -95,7 +102,8 @@ class Fork:
         self._path = path
         self._functions = functions
         self._limit = len(functions) if limit is None else limit
-        self._plain = plain
+        self.plain = plain
+        self.shelter = context._shelter
         self._is_race = is_race
         self._next = 0
         self._active = 0
@@ -134,7 +142,7 @@ class Fork:
             replay = self._run.replay
             if replay is not None:
                 for branch in self.branches:
-                    if not self._plain and self._run.has_records_in(branch.path):
+                    if not self.plain and self._run.has_records_in(branch.path):
                         replay.enterable[branch.path] = lambda branch=branch: self._enter(branch)  # type: ignore[misc]
             self._fill()
         decisive = [branch for branch in self.branches if self._may_decide(branch)]
@@ -155,7 +163,7 @@ class Fork:
         self._active += 1
         if self._run.replay is not None:
             self._run.replay.enterable.pop(branch.path, None)
-        entry = None if self._plain else self._run.enter()
+        entry = None if self.plain else self._run.enter()
         self._variables.run(self._spawn, branch, entry)
 
     def _spawn(self, branch: Branch, entry: Entry | None) -> None:
@@ -204,7 +212,7 @@ class Fork:
             return
         if branch.error is not None:
             branch.origins = run.origins_of(branch.error)
-        if self._plain:
+        if self.plain:
             branch.seq = branch.context._scope.last_seq
         elif branch.path in run.branches:
             await self._match_end(branch, outcome)
@@ -237,6 +245,8 @@ class Fork:
 
     async def _record_end(self, branch: Branch, outcome: str) -> None:
         run = self._run
+        if branch.context._is_doomed and run.replay is None:
+            await run.wait_for_cancel(branch.context)
         lost = branch.context._is_cancelled
         if not lost and run.replay is not None:
             # What is recorded of others came before it; but where it is cancelled meanwhile, it ends now.
@@ -267,17 +277,14 @@ class Fork:
     async def _decide(self) -> None:
         """A branch has decided, and that is durable: no further one is entered, and the others are cancelled."""
         self._closed = self._is_settled = True
-        if not self._plain:
-            await self._run.land(self._losers())
+        if not self.plain:
+            await self._run.land(self.losers())
         for other in self.branches:
             if other.entered and not other.left:
                 other.cancel()
 
-    def _losers(self) -> Iterator[Branch]:
+    def losers(self) -> Iterator[Cancellable]:
         """The branches with code of their own to be cancelled, in order, those nested in one before it."""
         for branch in self.branches:
             if branch.entered and not branch.left:
-                nested = branch.context._fork
-                if nested is not None and not nested._plain:
-                    yield from nested._losers()
-                yield branch
+                yield from branch.all()

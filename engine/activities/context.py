@@ -14,6 +14,7 @@ import math
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
 
 import orjson
@@ -22,6 +23,8 @@ import trio
 from engine.activities.attempts import StepCall, check_size, in_step, interrupted, rebuilt
 from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
+from engine.activities.cancelling import raise_cancelled
+from engine.activities.cleaning import Cleanup, cleaning
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
 from engine.activities.run import GIVEN_UP, Run
@@ -66,6 +69,11 @@ class Context:
         # By which the engine cancels the branch, where it can, and the call that it waits in, where that has branches.
         self._cancel_scope: trio.CancelScope | None = None
         self._fork: Fork | None = None
+        # The innermost cleanup that it stands in; a branch stands where it was made.
+        self._shelter: Cleanup | None = None if parent is None else parent._shelter
+        self._born_in = self._shelter
+        # The calls that the engine cancelled, and that left no record of their own: the next cleanup's tells of them.
+        self._cut: list[tuple[str, str, str]] = []
         self._parent = parent
         self._owner: trio.lowlevel.Task | None = None
         self._draws = 0
@@ -414,6 +422,28 @@ class Context:
         """A context for a branch, which belongs to the task that first uses it."""
         return Context(self._run, self._run.scope(path, last_seq), parent=self)
 
+    # ------------------------------------------------------------------------------------------------ cleanup
+
+    def cleanup(self, *, within: float | None = 30.0) -> AbstractAsyncContextManager[None]:
+        """A block in which the activity still takes steps when it is cancelled, or when its branch has lost. What
+        undoes work belongs here, as in `finally: async with ctx.cleanup(): await ctx.step(release)`.
+
+        Args:
+            within: seconds that the block may take, counted anew in each life of the process; `None` for no limit.
+
+        Returns:
+            An async context manager. Its calls have paths of their own, as `cleanup/release`. It goes on after a crash.
+
+        Raises:
+            DefinitionError: `within` is no number of seconds.
+            WaitTimeoutError: on leaving, when the block was cancelled because its time was over. Where nobody handles
+                it, a restart of the activity tries the rest of the block anew.
+            FencedError: the run was given up (the engine closes, say) and goes on later; nothing is to be undone.
+
+        Cancelling does not reach the block: it comes when it was left.
+        """
+        return cleaning(self, within)
+
     # ------------------------------------------------------------------------------------------------ events
 
     async def emit(
@@ -685,6 +715,16 @@ class Context:
             raise
         if self._run.held:
             await self._run.hold()
+        if self._run.has_cancels:
+            await self._refuse_if_cancelled(call, path, digest)
+
+    async def _refuse_if_cancelled(self, call: str, path: str, digest: str) -> None:
+        """Once its cancel is recorded, nothing begins outside a cleanup, whatever the user's own scopes shield."""
+        if self._is_doomed:
+            await self._run.wait_for_cancel(self)
+        if self._is_cancelled:
+            self._cut.append((call, path, digest))
+            await raise_cancelled()
 
     async def _turn(self, record: StoredRecord) -> None:
         """Wait for a recorded outcome's turn. Where a cancel scope of the user's own ended the call, wait for the same
@@ -734,7 +774,25 @@ class Context:
 
     @property
     def _is_cancelled(self) -> bool:
-        """Whether the engine cancelled this branch, or one around it."""
+        """Whether the engine cancelled what the call stands in: this branch, or one around it, up to the cleanup that
+        shields it; or that cleanup."""
+        context: Context | None = self
+        while context is not None:
+            if self._shelter is not None and self._shelter.context is context:
+                return self._shelter.cancel_scope.cancel_called
+            if context._cancel_scope is not None and context._cancel_scope.cancel_called:
+                return True
+            context = context._parent
+        return self._run.cancel_scope.cancel_called
+
+    @property
+    def _is_within_cancelled(self) -> bool:
+        """Whether the engine cancelled this branch, or anything around it, whatever cleanup it stands in."""
+        shelter = self._shelter
+        while shelter is not None:
+            if shelter.cancel_scope.cancel_called:
+                return True
+            shelter = shelter.outer
         context: Context | None = self
         while context is not None:
             if context._cancel_scope is not None and context._cancel_scope.cancel_called:
@@ -754,6 +812,11 @@ class Context:
         return False
 
     @property
+    def _is_doomed(self) -> bool:
+        """Whether a cancel of the activity was recorded that will come to the call, and has not come yet."""
+        return self._run.cancelling is not None and self._shelter is None and not self._is_cancelled
+
+    @property
     def _parent_facts(self) -> str:
         """The beginning of the facts of records that stand in the scope around."""
         assert self._parent is not None
@@ -764,6 +827,7 @@ class Context:
         this returns, that is durable and its turn has come. What the engine itself cancels leaves no such record."""
         run = self._run
         if self._is_cancelled:
+            self._cut.append((call, path, digest))
             return
         facts = f'"digest":"{digest}","call":"{call}","nursery":{"true" if run.is_nursery_cancelled() else "false"}'
         if attempt is not None:
@@ -771,7 +835,12 @@ class Context:
         if run.replay is not None:
             # What is recorded came before it.
             await run.replay.leave(lambda: self._is_cancelled)
-        if run.held or self._is_cancelled:
+        if self._is_doomed:
+            await run.wait_for_cancel(self)
+        if self._is_cancelled:
+            self._cut.append((call, path, digest))
+            return
+        if run.held:
             return
         seq, at = self._record("call.abandoned", path, facts)
         await run.settle(seq, self)

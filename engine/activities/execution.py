@@ -17,6 +17,7 @@ import orjson
 import trio
 
 from engine.activities.attempts import check_size
+from engine.activities.cancelling import Trunk
 from engine.activities.context import Context
 from engine.activities.definition import Activity
 from engine.activities.failures import judge
@@ -28,8 +29,8 @@ from engine.activities.waiting import after, rest_of
 from engine.actors import Mailbox
 from engine.clock import parse
 from engine.codec import codec_for, encode_error, may_hold_large_int, parse_exactly
-from engine.errors import JournalError, NonDeterminismError, PayloadError
-from engine.journal import StoredRecord
+from engine.errors import ActivityTimeoutError, JournalError, NonDeterminismError, PayloadError
+from engine.journal import ENDED, StoredRecord
 from engine.messages import ActivityStatus
 
 logger = logging.getLogger("playbill.activities")
@@ -41,11 +42,13 @@ class Ending:
 
     Attributes:
         status: its last status.
-        data: the terminal record's data, as JSON text.
+        data: the terminal record's data, as JSON text, if it has any.
+        command: the `seq` of the command that ended it, if one did.
     """
 
     status: ActivityStatus
-    data: str
+    data: str | None
+    command: int | None = None
 
 
 class Execution:
@@ -55,12 +58,31 @@ class Execution:
         id: its id.
         definition: its definition.
         status: its status, as far as it is durable.
+        standing: its status as far as it is recorded, durable or not: by this commands are judged.
+        cancelling: the record of its cancel, if it is to be cancelled.
         ending: how it ended, once that is durable.
         run: its run, while there is one.
+        is_acting: whether its actor was started, and has not ended.
         args: its encoded arguments, until its start is durable.
     """
 
-    __slots__ = ("_around", "_changed", "_history", "_started", "args", "definition", "ending", "id", "run", "status")
+    __slots__ = (
+        "_again",
+        "_around",
+        "_backoff",
+        "_changed",
+        "_history",
+        "_started",
+        "args",
+        "cancelling",
+        "definition",
+        "ending",
+        "id",
+        "is_acting",
+        "run",
+        "standing",
+        "status",
+    )
 
     def __init__(
         self,
@@ -87,6 +109,11 @@ class Execution:
         self._history = history
         self._changed = changed
         self.status = ActivityStatus.PENDING
+        self.cancelling = None if history is None else history.cancelling
+        self.standing = ActivityStatus.RUNNING if self.cancelling is None else ActivityStatus.CANCELLING
+        self._again = False
+        self.is_acting = False
+        self._backoff: trio.CancelScope | None = None
         self.ending: Ending | None = None
         self.run: Run | None = None
         self.args: str | None = None
@@ -100,17 +127,81 @@ class Execution:
         """Whether it is being resumed, and has not come to anything new."""
         return self.run is not None and self.run.replay is not None
 
+    # ------------------------------------------------------------------------------------------------ commands
+
+    def cancel(self, cancelling: StoredRecord) -> None:
+        """Its cancel was recorded."""
+        was, self.standing = self.standing, ActivityStatus.CANCELLING
+        self.cancelling = cancelling
+        if self.run is None:
+            return
+        if was is ActivityStatus.PAUSED:
+            # What is held could not be cancelled in its turn: another run is, from the records.
+            self._again = True
+            self.run.fence()
+            return
+        self.run.cancel(cancelling)
+        if self._backoff is not None:
+            self._backoff.cancel()
+
+    def terminate(self) -> None:
+        """Its end was recorded by command: whatever it still does has no effect."""
+        self.standing = ActivityStatus.CANCELLED
+        if self.run is not None:
+            self.run.ended = True
+            self.run.fence()
+
+    def pause(self) -> None:
+        """Begin nothing new; when the steps in flight have ended, the run is given up."""
+        self.standing = ActivityStatus.PAUSED
+        self._again = False
+        if self.run is not None:
+            self.run.held = True
+            self.run.send(self._come_to_rest, self.run)
+
+    async def _come_to_rest(self, run: Run) -> None:
+        await run.wait_for_attempts()
+        # What they gave is recorded, or was to be.
+        if self.standing is ActivityStatus.PAUSED or self._again:
+            run.fence()
+
+    def go_on(self) -> None:
+        """It was resumed before it had come to rest: it goes on from its records when it has."""
+        self.standing = ActivityStatus.RUNNING
+        self._again = True
+
     # ------------------------------------------------------------------------------------------------ the actor
 
     async def act(self, mailbox: Mailbox[Any]) -> None:
-        """The actor: one run of the function, from what is recorded.
+        """The actor: a run of the function, from what is recorded.
 
         Raises:
             Exception: what left the function, where it is to be run again: the supervisor does that.
         """
-        if self._around.flights.draining:
-            return
-        run = self._next_run()
+        while not (self._around.flights.draining or self._is_stopped):
+            if self._started is None and self._history is None:
+                # What was done up to the crash, or the pause, comes back from the journal.
+                await self._around.journal.durable(self._around.journal.last_seq)
+                self._history = History(self._around.journal.histories([self.id])[self.id])
+                continue
+            self._again = False
+            await self._run_once(self._next_run())
+            if not self._again:
+                break
+        self.is_acting = False
+        if self.is_at_rest:
+            self._changed(self)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.standing in ENDED or self.standing is ActivityStatus.PAUSED
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is paused, and its run is over."""
+        return self.status is self.standing is ActivityStatus.PAUSED and not self.is_acting
+
+    async def _run_once(self, run: Run) -> None:
         CURRENT_RUN.set(run)
         if run.replay is not None:
             run.replay.tasks.add(trio.lowlevel.current_task())
@@ -135,7 +226,9 @@ class Execution:
         finally:
             # What still holds a context of this run does nothing through it any more.
             run.fence()
-            self.run = None
+            self.run = self._started = self._history = None
+        if run.ended:
+            return
         if isinstance(run.poison, NonDeterminismError):
             poison = run.poison
             await self._block(run, cause="nondeterminism", recorded=poison.recorded, asked=poison.asked)
@@ -143,18 +236,27 @@ class Execution:
             await self._fail(run, run.poison)
 
     def _next_run(self) -> Run:
-        if self._started is None and self._history is None:
-            # The actor was restarted: what was done up to the crash comes back from the journal.
-            self._history = History(self._around.journal.histories([self.id])[self.id])
         started = self._started if self._history is None else self._history.started
         assert started is not None
-        run = self.run = Run(self._around, self.definition, id=self.id, started=started, history=self._history)
+        run = self.run = Run(
+            self._around,
+            self.definition,
+            id=self.id,
+            started=started,
+            history=self._history,
+            cancelling=self.cancelling,
+            overdue=self._end_overdue,
+        )
         return run
 
     async def _wait_for_restart(self) -> None:
         crash = self._history.crashes[-1] if self._history is not None and self._history.crashes else None
         if crash is not None:
-            await trio.sleep(rest_of(crash.at, crash.facts["retry_at"], self._around.stamp()))
+            rest = rest_of(crash.at, crash.facts["retry_at"], self._around.stamp())
+            with trio.move_on_after(rest) as self._backoff:
+                if self.cancelling is None:
+                    await trio.sleep_forever()
+            self._backoff = None
 
     async def _perform(self, run: Run) -> None:
         """Run the function to its end, and record that; raises what left it if it is to be run again."""
@@ -162,20 +264,31 @@ class Execution:
         started = self._started or self._history.started  # type: ignore[union-attr]
         self._started = self._history = None
         context = Context(run, run.scope("", started.seq))
+        trunk = Trunk(run, context)
+        run.begin(trunk)
         try:
-            args = self.definition.signature.decode(arguments_of(started))
-            value = await self.definition.function(context, *args)
+            try:
+                args = self.definition.signature.decode(arguments_of(started))
+                value = await self.definition.function(context, *args)
+            finally:
+                trunk.left = True
+                run.left()
         except trio.Cancelled:
-            raise
+            if run.cancelling is None or not run.cancel_scope.cancel_called:
+                raise
+            await self._end_cancelled(run, context)
         except Exception as error:  # the edge where user code runs: what leaves the function is judged and recorded
             await self._crash(run, context, error)
         except BaseExceptionGroup as group:
             _, rest = group.split(trio.Cancelled)
-            if not isinstance(rest, Exception):
+            if rest is None and run.cancelling is not None and run.cancel_scope.cancel_called:
+                await self._end_cancelled(run, context)
+            elif isinstance(rest, Exception):
+                await self._crash(run, context, rest)
+            else:
                 raise
-            await self._crash(run, context, rest)
         else:
-            await self._complete(run, context, value)
+            await (self._complete(run, context, value) if run.cancelling is None else self._end_cancelled(run, context))
 
     # ------------------------------------------------------------------------------------------------ ends
 
@@ -191,6 +304,29 @@ class Execution:
             await self._fail(run, error, why="payload")
             return
         await self._record_end(run, ActivityStatus.COMPLETED, {"generation": run.generation}, f'{{"value":{text}}}')
+
+    async def _end_cancelled(self, run: Run, context: Context) -> None:
+        """Record the end of one that was cancelled, whatever its function returned."""
+        if not (run.fenced or run.poison is not None or self._left_over(run, context, "nothing")):
+            await self._record_cancelled(run, str(run.cancelling.facts["cause"]) if run.cancelling else "command")
+
+    async def _end_overdue(self) -> None:
+        """It was cancelled, and does not end: what it still does has no effect any more."""
+        run = self.run
+        if run is not None and not run.fenced and run.cancelling is not None:
+            deadline = run.cancelling.facts["cause"] == "deadline"
+            await self._record_cancelled(run, "deadline" if deadline else "terminate")
+
+    async def _record_cancelled(self, run: Run, cause: str) -> None:
+        assert run.cancelling is not None
+        if cause == "deadline":
+            timeout = ActivityTimeoutError(f"activity {self.id!r} did not end before its deadline")
+            await self._fail(run, timeout, why="deadline")
+            return
+        facts: dict[str, Any] = {"generation": run.generation, "cause": cause}
+        if "command" in run.cancelling.facts:
+            facts["command"] = run.cancelling.facts["command"]
+        await self._record_end(run, ActivityStatus.CANCELLED, facts, None)
 
     def _left_over(self, run: Run, context: Context, asked: str) -> bool:
         """Whether the function was left before it asked for all that is recorded: it does not fit its history."""
@@ -239,6 +375,7 @@ class Execution:
             "origins": verdict.origins,
             "superseded": verdict.superseded,
             "retry_at": after(now, verdict.delay),
+            **({} if self.cancelling is None else {"cancelling": True}),
         }
         seq = journal.append(
             self.id,
@@ -274,9 +411,11 @@ class Execution:
         }
         await self._record_end(run, ActivityStatus.FAILED, facts, f'{{"error":{orjson.dumps(tree).decode()}}}')
 
-    async def _record_end(self, run: Run, status: ActivityStatus, facts: Mapping[str, Any], data: str) -> None:
+    async def _record_end(self, run: Run, status: ActivityStatus, facts: Mapping[str, Any], data: str | None) -> None:
         # Decided: nothing that the function left behind may be recorded after it.
+        run.ended = True
         run.fence()
+        self.standing = status
         seq = self._around.journal.append(
             self.id,
             f"activity.{status}",
@@ -284,12 +423,13 @@ class Execution:
             run=run.number,
             facts=facts,
             data=data,
-            landed=lambda: self.landed(status, Ending(status, data)),
+            landed=lambda: self.landed(status, Ending(status, data, facts.get("command"))),
         )
         await self._around.journal.durable(seq)
 
     async def _block(self, run: Run, **why: Any) -> None:
         facts = {"generation": run.generation, **why}
+        self.standing = ActivityStatus.BLOCKED
         seq = self._around.journal.append(
             self.id,
             "activity.blocked",

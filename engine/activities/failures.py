@@ -2,7 +2,8 @@
 
 The rules, as plain functions of the records. An exception *carries* the failures of steps that led to it. Of these the
 *open* ones are those that are not final and that nothing was done about: after them nothing was recorded in their
-branch, nor in one around it, nor by a task that a nursery of the user's own cancelled with them. Only open failures are
+branch, nor in one around it, nor by a cleanup of a branch that was cancelled on their account, nor by a task that a
+nursery of the user's own cancelled with them. Only open failures are
 tried anew; a failure that was compensated never is, since that would do again what was undone. Where failures are
 carried and none is open, a restart could only repeat them.
 """
@@ -14,8 +15,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 
 import attrs
 
-from engine.activities.history import SUPERSEDING, was_never_begun
+from engine.activities.history import SUPERSEDING, is_cleanup, was_never_begun
 from engine.activities.paths import around, is_within, opener_of, scope_of
+from engine.activities.replay import is_cancel
 from engine.clock import parse
 from engine.errors import ConcurrentContextError
 from engine.journal import StoredRecord
@@ -101,7 +103,7 @@ def judge(
 def is_open(path: str, records: Sequence[StoredRecord]) -> bool:
     """Whether the failure at this path is not final, and nothing was done about it."""
     failed = _failure(path, records)
-    return failed is not None and not failed.facts["final"] and _nothing_was_done(failed, records)
+    return failed is not None and not failed.facts.get("final") and _nothing_was_done(failed, records)
 
 
 def stands_interrupted(path: str, records: Sequence[StoredRecord]) -> bool:
@@ -122,8 +124,16 @@ _FAILURES = ("step.failed", "step.interrupted", "step.resolved")
 
 
 def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:
-    """The last failure of this step; a step that was resolved with a value has none."""
-    last = next((record for record in reversed(records) if record.path == path and record.kind in _FAILURES), None)
+    """The last failure of this step, or the end of this cleanup's allowance; a step that was resolved with a value has
+    none."""
+    last = next(
+        (
+            record
+            for record in reversed(records)
+            if record.path == path and (record.kind in _FAILURES or is_cancel(record))
+        ),
+        None,
+    )
     return None if last is None or (last.kind == "step.resolved" and "error" not in last.facts) else last
 
 
@@ -132,6 +142,9 @@ def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], *, aside: 
     ends, notes, and what is to be left aside, do not count."""
     assert last.path is not None
     branch, *outer = around(last.path)
+    if is_cancel(last):
+        # The cleanup itself, and its block: what cancels it there does not count.
+        branch, outer = last.path, [branch, *outer]
     return any(
         record.seq > last.seq
         and record.path is not None
@@ -139,7 +152,23 @@ def _acted_after(last: StoredRecord, records: Sequence[StoredRecord], *, aside: 
         and record.seq not in aside
         and (is_within(record.path, branch) or scope_of(record.path) in outer)
         for record in records
-    )
+    ) or any(path in _cleaned_up(records, after=last.seq) for path in _given_up_around(last.path, records))
+
+
+def _given_up_around(path: str, records: Sequence[StoredRecord]) -> set[str]:
+    """The branches that were cancelled together with what stands at this path failing."""
+    openers = [opener for opener in map(opener_of, around(path)) if opener is not None]
+    return set().union(*(_given_up_with(opener, records) for opener in openers))
+
+
+def _cleaned_up(records: Sequence[StoredRecord], *, after: int) -> set[str]:
+    """The branches that began a cleanup after a record."""
+    return {
+        scope
+        for record in records
+        if record.seq > after and record.path is not None and is_cleanup(record)
+        for scope in around(record.path)
+    }
 
 
 def _abandoned_beside(failed: StoredRecord, records: Sequence[StoredRecord]) -> list[StoredRecord]:
@@ -189,8 +218,11 @@ def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list
             given_up = [call for call in beside if call.seq not in kept]
             forgotten |= {call.path for call in given_up if call.path is not None}
             forgotten |= {path for call in (failed, *given_up) for path in _notes_after(call, records)}
+    cleanups = {record.path for record in records if is_cleanup(record)}
     for path in list(forgotten):
         for branch in around(path):
+            if branch in cleanups:
+                forgotten.add(branch)
             opener = opener_of(branch)
             if opener is not None:
                 forgotten |= {branch, opener}

@@ -29,6 +29,12 @@ _PLAIN = codec_for(Any)
 class Commanded(Protocol):
     """What a handle passes its commands on to: the engine."""
 
+    async def cancel(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
+
+    async def terminate(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
+
+    async def pause(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
+
     async def resume(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
 
     async def resolve(
@@ -96,10 +102,12 @@ class Handle(Generic[R_co]):
         await self.wait(*ENDED, timeout=timeout)
         ending = self._ending()
         if ending.status is ActivityStatus.COMPLETED:
+            assert ending.data is not None
             value: R_co = self._result.decode_field(ending.data, "value", "result")
             return value
         if ending.status is ActivityStatus.CANCELLED:
-            raise ActivityCancelledError(self._id)
+            raise ActivityCancelledError(self._id, *self._asked_by(ending))
+        assert ending.data is not None
         error = orjson.loads(ending.data)["error"]
         raise ActivityFailedError(
             self._id, error["type"], error["message"], error.get("traceback", ""), error.get("notes", ())
@@ -113,9 +121,14 @@ class Handle(Generic[R_co]):
         assert state.ended is not None
         record = self._journal.record(state.ended)
         assert record is not None
-        if record.data is None:
+        if record.data is None and state.status is not ActivityStatus.CANCELLED:
             raise PayloadError("result", f"what activity {self._id!r} returned was erased")
-        return Ending(state.status, record.data)
+        return Ending(state.status, record.data, record.facts.get("command"))
+
+    def _asked_by(self, ending: Ending) -> tuple[str | None, str | None]:
+        """Who asked for the cancel, and why, where a command did."""
+        command = None if ending.command is None else self._journal.record(ending.command)
+        return (None, None) if command is None else (command.by, command.load().get("reason"))
 
     async def status(self) -> ActivityStatus:
         """The activity's status, as far as it is durable. A checkpoint.
@@ -182,16 +195,37 @@ class Handle(Generic[R_co]):
             if record.kind == "note.added" and record.data is not None
         }
 
-    async def resume(self, *, by: str | None = None, reason: str | None = None) -> None:
-        """Take the activity on, which is `blocked`, after its code was mended. Durable when it returns.
+    async def cancel(self, *, by: str | None = None, reason: str | None = None) -> None:
+        """Cancel the activity: its code is cancelled where it waits, its `ctx.cleanup` blocks take their steps, and it
+        ends as `cancelled`. Durable when this returns; the end comes later, and can be waited for.
 
         Args:
             by: who asks.
             reason: why.
 
         Raises:
-            CommandDeniedError: it is not blocked, or it cannot be taken on here. The refusal is recorded.
+            ActivityNotFoundError: there is none of this id.
+            CommandDeniedError: it has completed or failed, or `authorize` refused. The refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be.
+
+        Cancelling this call leaves open whether the command is recorded; what is recorded is obeyed.
         """
+        await self._commanded.cancel(self._id, by=by, reason=reason)
+
+    async def terminate(self, *, by: str | None = None, reason: str | None = None) -> None:
+        """End the activity as it stands, as `cancelled`: nothing is cleaned up, and what its code still does through
+        `ctx` has no effect. Arguments, errors and cancelling as with `cancel`."""
+        await self._commanded.terminate(self._id, by=by, reason=reason)
+
+    async def pause(self, *, by: str | None = None, reason: str | None = None) -> None:
+        """Pause the activity: steps in flight end and are recorded, nothing new begins; its timers and messages are
+        kept, and its deadline goes on. Arguments, errors and cancelling as with `cancel`; refused, too, where it is
+        `blocked` or `cancelling`."""
+        await self._commanded.pause(self._id, by=by, reason=reason)
+
+    async def resume(self, *, by: str | None = None, reason: str | None = None) -> None:
+        """Take the activity on, which is `paused`, or is `blocked` and had its code mended. Arguments, errors and
+        cancelling as with `cancel`; refused, too, where it is neither, or this engine has no definition of it."""
         await self._commanded.resume(self._id, by=by, reason=reason)
 
     async def resolve(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import attrs
 
 from engine.activities.paths import around, opener_of
+from engine.activities.replay import is_cancel
 from engine.journal import StoredRecord
 
 _CALL_OF = {
@@ -44,6 +45,7 @@ class RecordedCall:
         outcome: the record that ended it, if it ended.
         begun: for a wait the record of its timer; for a scope that of its opening; for a step that is to be done at
             most once that of its intent.
+        late: for a cleanup the record that its allowance was over.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
         copied: where a fork took it over, the `seq` of its first record in the original; 0 where it did not.
@@ -54,6 +56,7 @@ class RecordedCall:
     digest: str
     outcome: StoredRecord | None = None
     begun: StoredRecord | None = None
+    late: StoredRecord | None = None
     failures: list[StoredRecord] = attrs.field(factory=list)
     attempted: StoredRecord | None = None
     copied: int = 0
@@ -70,10 +73,11 @@ class History:
         scopes: the calls of each scope, in order.
         branches: the live ends of branches.
         drawn: for each scope what `patched` answered there, by name.
-        outcomes: the live outcomes, ends of branches among them, in journal order. The end of a branch that lost is
-            none: nothing waits for it, and it comes about again by the decision before it.
+        outcomes: the live outcomes, ends of branches and cancels among them, in journal order. The end of a branch
+            that lost is none: nothing waits for it, and it comes about again by the decision before it.
         resumes: where it was resumed in another process. Parking it had interrupted nothing.
         crashes: its crashes.
+        cancelling: the cancel that was recorded, if one was.
         last: its last record.
     """
 
@@ -87,6 +91,7 @@ class History:
         self.outcomes: list[StoredRecord] = []
         self.resumes: list[int] = []
         self.crashes: list[StoredRecord] = []
+        self.cancelling: StoredRecord | None = None
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
         superseded = superseded_at(generation)
@@ -96,6 +101,9 @@ class History:
                     self.resumes.append(record.seq)
             elif record.kind == "activity.crashed":
                 self.crashes.append(record)
+            elif record.kind == "activity.cancelling" and self.cancelling is None:
+                self.cancelling = record
+                self.outcomes.append(record)
             elif record.path is not None:
                 self._read(record, record.path, live=record.seq >= superseded.get(record.path, 0))
 
@@ -125,6 +133,10 @@ class History:
         if call is None and not live and (kind == "note.added" or was_never_begun(record)):
             # The failure that led to it is tried anew, so the branch may come to another call of this path.
             return
+        for cut_call, cut_path, digest in record.facts.get("cut", ()):
+            if cut_path not in self._calls:
+                cut = self._calls[cut_path] = RecordedCall(cut_call, cut_path, digest)
+                self.scopes.setdefault(record.facts["scope"], []).append(cut)
         if call is None:
             of = _CALL_OF.get(kind) or record.facts[_NAMED_IN[kind]]
             call = self._calls[path] = RecordedCall(of, path, record.facts["digest"])
@@ -137,7 +149,10 @@ class History:
         elif kind in _BEGINNINGS:
             call.begun = record
         if live and is_outcome(record):
-            call.outcome = record
+            if is_cancel(record):
+                call.late = record
+            else:
+                call.outcome = record
             self.outcomes.append(record)
 
 
@@ -158,6 +173,11 @@ def _tries_anew(crash: StoredRecord, path: str) -> bool:
 def was_never_begun(record: StoredRecord) -> bool:
     """Whether a cancel that had come before ended the call: it was asked, and nothing was done."""
     return record.kind == "call.abandoned" and "attempt" not in record.facts
+
+
+def is_cleanup(record: StoredRecord) -> bool:
+    """Whether a cleanup was entered."""
+    return record.kind == "scope.opened" and record.facts["of"] == "cleanup"
 
 
 def is_outcome(record: StoredRecord) -> bool:

@@ -6,8 +6,8 @@ A start is one commit of the command and of the activity's first record, where t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -16,20 +16,14 @@ import trio
 
 from engine.activities.admission import Admission
 from engine.activities.definition import Activity
-from engine.activities.execution import Execution
-from engine.activities.resolving import Resolution, check_resolvable, resolved
+from engine.activities.execution import Ending, Execution
+from engine.activities.history import History
+from engine.activities.resolving import Resolution, resolved
 from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
-from engine.errors import (
-    ActivityEndedError,
-    ActivityNotFoundError,
-    ActorStoppedError,
-    CommandDeniedError,
-    DefinitionError,
-    NoEngineError,
-)
+from engine.errors import ActorStoppedError, ChildExistsError, DefinitionError, NoEngineError
 from engine.journal import ENDED, ENGINE_STREAM, ActivityState, StoredRecord
 from engine.messages import ActivityStatus
 
@@ -104,10 +98,13 @@ class Activities:
             idle=idle,
             begin=self._begin,
             changed=self._changed,
+            is_changing=lambda id: id in self._standing,
             max_running=max_running,
             poison_after=poison_after,
         )
         self.live = self.admission.live
+        # The status of activities that do not run here, from its record until that is durable.
+        self._standing: dict[str, ActivityStatus] = {}
         self._watchers: dict[str, list[trio.Event]] = {}
         self._closed = False
 
@@ -170,21 +167,39 @@ class Activities:
     def _begin(self, execution: Execution) -> None:
         """A start or a resume is durable: the actor may begin."""
         execution.args = None
-        execution.landed(ActivityStatus.RUNNING)
+        execution.landed(execution.standing)
         if not self._around.flights.draining:
-            # No backoff of the supervisor's: the wait before a restart is the activity's own, and durable.
-            spec: ChildSpec[Any] = ChildSpec(
-                execution.id, execution.act, restart=RestartType.TRANSIENT, shutdown=self._drain_within
-            )
+            execution.is_acting = True
+            self._start_actor(execution)
+
+    def _start_actor(self, execution: Execution) -> None:
+        # No backoff of the supervisor's: the wait before a restart is the activity's own, and durable.
+        spec: ChildSpec[Any] = ChildSpec(
+            execution.id, execution.act, restart=RestartType.TRANSIENT, shutdown=self._drain_within
+        )
+        try:
+            self._spawn(spec)
+        except ChildExistsError:
+            # It was paused, or blocked, a moment ago, and the actor is on its way out.
+            self._around.errands.start_soon(self._start_actor_soon, execution)
+        except ActorStoppedError:
             # The tree is coming down, perhaps by a Ctrl-C in one of its tasks: the next engine resumes the activity.
-            with suppress(ActorStoppedError):
-                self._spawn(spec)
+            pass
+
+    async def _start_actor_soon(self, execution: Execution) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self._around.flights.draining:
+            self._start_actor(execution)
 
     def _changed(self, execution: Execution) -> None:
         """A status of an activity is durable: wake whoever waits for one."""
-        if execution.status in ENDED or execution.status is ActivityStatus.BLOCKED:
+        is_over = execution.status in ENDED or execution.status is ActivityStatus.BLOCKED or execution.is_at_rest
+        if is_over and self.live.get(execution.id) is execution:
             self.admission.left(execution.id)
-        for watcher in self._watchers.pop(execution.id, ()):
+        self._wake(execution.id)
+
+    def _wake(self, id: str) -> None:
+        for watcher in self._watchers.pop(id, ()):
             watcher.set()
 
     async def change(self, id: str) -> None:
@@ -221,7 +236,6 @@ class Activities:
     ) -> int:
         """Record a refusal, in the target's stream where there is one."""
         stream = stream_of if stream_of is not None else ENGINE_STREAM
-        known = self.known(target) if stream_of is not None else None
         return self._journal.append(
             stream,
             "command.denied",
@@ -229,7 +243,7 @@ class Activities:
             by=asked.by,
             facts=asked.facts(command, target=target, rule=rule),
             data=asked.data(args),
-            ended=known is not None and known.status in ENDED,
+            ended=stream_of is not None and self.standing(target) in ENDED,
         )
 
     def conflicts(self, id: str, definition: Activity[..., Any], args: str) -> bool:
@@ -254,57 +268,177 @@ class Activities:
         """Take on those that are unfinished, as the engine opens, as far as there are places."""
         await self.admission.admit()
 
-    async def resume(self, id: str, asked: Asked, *, within: float, resolution: Resolution | None = None) -> None:
-        """Obey a `resume`: take a blocked activity on, after its code was mended. Or a `resolve`: settle a step that
-        was interrupted, and take the activity on that is blocked on its account.
+    # ------------------------------------------------------------------------------------------------ commands
 
-        Raises:
-            ActivityNotFoundError: there is none of this id.
-            ActivityEndedError: it has ended.
-            CommandDeniedError: it is not blocked, or its definition is not here, or the step does not stand
-                interrupted. Every refusal is recorded.
-            JournalFullError, JournalBusyError: it could not be recorded within so many seconds, and may still be.
-        """
-        command = "resume" if resolution is None else "resolve"
+    def standing(self, id: str) -> ActivityStatus | None:
+        """An activity's status as far as it is recorded, durable or not; `None` if there is none of this id."""
+        live = self.live.get(id)
+        if live is not None:
+            return live.standing
+        if id in self._standing:
+            return self._standing[id]
+        if id in self.admission.asked:
+            return ActivityStatus.PENDING
         state = self._journal.activity(id)
-        denied: CommandDeniedError | None = None
-        if state is None and id not in self.live:
-            denied = ActivityNotFoundError(id)
-        elif state is None or state.status is not ActivityStatus.BLOCKED or id in self.live:
-            status = self.live[id].status if id in self.live else state.status if state else "pending"
-            ended = status in ENDED
-            denied = (
-                ActivityEndedError(id, str(status))
-                if ended
-                else CommandDeniedError(f"activity {id!r} is {status}; only a blocked one can be {command}d")
-            )
-        elif state.name not in self.definitions and not self._idle:
-            denied = CommandDeniedError(f"this engine was given no definition of {state.name!r}; open it with one")
-        elif resolution is not None:
-            try:
-                check_resolvable(resolution.path, self._journal.histories([id])[id])
-            except CommandDeniedError as error:
-                denied = error
-        if denied is not None:
-            stream = None if isinstance(denied, ActivityNotFoundError) else id
-            name = state.name if state else None
-            seq = self.deny(stream, target=id, name=name, rule=denied.reason, command=command, asked=asked)
-            await self._journal.durable_within(seq, within)
-            raise denied
-        assert state is not None
-        await self._journal.durable_within(self._accept_resume(state, asked, command, resolution), within)
+        return None if state is None else state.status
 
-    @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
-    def _accept_resume(self, state: ActivityState, asked: Asked, command: str, resolution: Resolution | None) -> int:
-        id = state.id
-        seq = self._journal.append(
-            id, "command.accepted", name=state.name, by=asked.by, facts=asked.facts(command), data=asked.data()
+    def is_leaving(self, id: str) -> bool:
+        """Whether an activity is blocked, or has ended, and that is not durable yet."""
+        live = self.live.get(id)
+        return live is not None and live.standing in (ActivityStatus.BLOCKED, *ENDED)
+
+    def name_of(self, id: str) -> str | None:
+        """The name of an activity's definition, if there is one of this id."""
+        live = self.live.get(id) or self.admission.asked.get(id)
+        if live is not None:
+            return live.definition.name
+        state = self._journal.activity(id)
+        return None if state is None else state.name
+
+    def has_definition(self, id: str) -> bool:
+        """Whether the activity can run here, or need not, since commands are only recorded."""
+        return self._idle or self.name_of(id) in self.definitions
+
+    def cancel(self, id: str, *, cause: str, command: int | None = None, kept: bool = False) -> None:
+        """Record that an activity is cancelled, and have that come to it.
+
+        Args:
+            id: the activity, which has not ended, and is not being cancelled yet unless it is blocked.
+            cause: `command` or `deadline`.
+            command: the `seq` of the command.
+            kept: whether it is blocked: then it stays so until it is resumed.
+        """
+        live = self.live.get(id)
+        records = [] if live is not None and live.run is not None else self._records_of(id)
+        if kept and any(record.kind == "activity.cancelling" for record in records):
+            # The first one counts.
+            return
+        cancelling = self._record_status(
+            id,
+            "activity.cancelling",
+            ActivityStatus.BLOCKED if kept else ActivityStatus.CANCELLING,
+            records,
+            {"cause": cause, "command": command, "kept": kept or None},
         )
-        records = self._journal.histories([id])[id]
-        if resolution is not None:
-            records.append(self._record_resolved(resolution, records, seq))
-        self.admission.take_on(state, records, cause="resumed")
-        return self._journal.last_seq
+        if live is not None and not kept:
+            was_paused = live.standing is ActivityStatus.PAUSED
+            live.cancel(cancelling)
+            if was_paused:
+                self._record_unpaused(live)
+        elif not kept and not self._idle:
+            parked = self._journal.activity(id)
+            is_parked = parked is not None and parked.status is ActivityStatus.WAITING
+            self._go_on(id, [*records, cancelling], cause="unparked" if is_parked else "unpaused")
+
+    def end_at_once(self, id: str, *, cause: str, command: int) -> None:
+        """Record an activity's end, before anything is done about what it still does."""
+        live = self.live.get(id)
+        records = [] if live is not None and live.run is not None else self._records_of(id)
+        ending = Ending(ActivityStatus.CANCELLED, None, command)
+        self._record_status(
+            id,
+            "activity.cancelled",
+            ActivityStatus.CANCELLED,
+            records,
+            {"cause": cause, "command": command},
+            landed=None if live is None else lambda: live.landed(ActivityStatus.CANCELLED, ending),
+        )
+        if live is not None:
+            live.terminate()
+
+    def pause(self, id: str, *, command: int) -> None:
+        """Record that an activity is paused: steps in flight end and are recorded, nothing new begins."""
+        live = self.live.get(id)
+        records = [] if live is not None and live.run is not None else self._records_of(id)
+        self._record_status(
+            id,
+            "activity.paused",
+            ActivityStatus.PAUSED,
+            records,
+            {"command": command},
+            landed=None if live is None else lambda: live.landed(ActivityStatus.PAUSED),
+        )
+        if live is not None:
+            live.pause()
+
+    def take_on(self, id: str) -> None:
+        """Have an activity go on that is paused or blocked."""
+        live = self.live.get(id)
+        if live is not None and live.standing is ActivityStatus.PAUSED:
+            live.go_on()
+            self._record_unpaused(live)
+            return
+        cause = "unpaused" if self.standing(id) is ActivityStatus.PAUSED else "resumed"
+        self._go_on(id, self._records_of(id), cause=cause)
+
+    def resolve(self, id: str, resolution: Resolution, *, command: int) -> None:
+        """Settle a step that stands interrupted, and have its activity go on, which is blocked on its account."""
+        records = self._records_of(id)
+        self._go_on(id, [*records, self._record_resolved(resolution, records, command)], cause="resumed")
+
+    def _go_on(self, id: str, records: Sequence[StoredRecord], *, cause: str) -> None:
+        state = self._journal.activity(id)
+        assert state is not None
+        if state.status in (ActivityStatus.RUNNING, ActivityStatus.CANCELLING):
+            # It stands in line already.
+            return
+        self._standing.pop(id, None)
+        if self._idle and not any(record.kind == "activity.started" for record in records):
+            # It has not begun: the next engine begins it.
+            facts = {"generation": 0, "cause": cause, "clean": self._journal.clean}
+            self._journal.append(id, "activity.resumed", name=state.name, run=0, facts=facts)
+            return
+        self.admission.take_on(state, records, cause=cause)
+
+    def _records_of(self, id: str) -> list[StoredRecord]:
+        return self._journal.histories([id])[id]
+
+    def _record_unpaused(self, live: Execution) -> None:
+        """It goes on before it has come to rest."""
+        generation, run = (live.run.generation, live.run.number) if live.run is not None else (0, 1)
+        facts = {"generation": generation, "cause": "unpaused", "clean": True}
+        if live.cancelling is not None:
+            facts["cancelling"] = True
+        self._journal.append(
+            live.id,
+            "activity.resumed",
+            name=live.definition.name,
+            run=run,
+            facts=facts,
+            landed=lambda: live.landed(live.standing),
+        )
+
+    def _record_status(
+        self,
+        id: str,
+        kind: str,
+        status: ActivityStatus,
+        records: Sequence[StoredRecord],
+        facts: Mapping[str, Any],
+        landed: Callable[[], None] | None = None,
+    ) -> StoredRecord:
+        """Record another status of an activity, whether it runs here or not."""
+        live = self.live.get(id)
+        if live is not None and live.run is not None:
+            generation, run = live.run.generation, live.run.number
+        elif any(record.kind == "activity.started" for record in records):
+            history = History(records)
+            generation, run = history.started.facts["generation"], history.run
+        else:
+            generation, run = 0, 0 if live is None else 1
+        stated = {"generation": generation, **{name: value for name, value in facts.items() if value is not None}}
+        name, at = self.name_of(id), self._around.stamp()
+        if live is None:
+            self._standing[id] = status
+            landed = functools.partial(self._landed, id)
+        seq = self._journal.append(id, kind, name=name, run=run, at=at, facts=stated, landed=landed)
+        return StoredRecord(seq, id, kind, name, None, run, at, None, stated, None)
+
+    def _landed(self, id: str) -> None:
+        """The status of an activity that does not run here is durable."""
+        if self._standing.pop(id, None) in (ActivityStatus.CANCELLING, ActivityStatus.RUNNING):
+            self.admission.stands_in_line()
+        self._wake(id)
 
     def _record_resolved(self, resolution: Resolution, records: Sequence[StoredRecord], command: int) -> StoredRecord:
         last, facts = resolved(resolution, records, command=command)

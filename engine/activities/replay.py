@@ -49,7 +49,13 @@ class Replay:
     """
 
     def __init__(
-        self, outcomes: Iterable[StoredRecord], *, finished: Callable[[], None], stuck: Callable[[StoredRecord], None]
+        self,
+        outcomes: Iterable[StoredRecord],
+        *,
+        finished: Callable[[], None],
+        stuck: Callable[[StoredRecord], None],
+        cancel: Callable[[StoredRecord], bool],
+        stewards: Callable[[], Iterable[trio.lowlevel.Task]],
     ) -> None:
         """Prepare to hand out the outcomes.
 
@@ -57,10 +63,14 @@ class Replay:
             outcomes: in journal order.
             finished: called once, when the last was handed out and all is at rest.
             stuck: called with the next outcome when no task can ask for it any more.
+            cancel: called with a recorded cancel at its turn; tells whether there is anything that it can come to.
+            stewards: gives the tasks that wait for a cancel to come, or for the end of what they cancelled.
         """
         self._outcomes = deque(outcomes)
         self._finished = finished
         self._stuck = stuck
+        self._cancel = cancel
+        self._stewards = stewards
         self._waiting: dict[str, trio.lowlevel.Task] = {}
         self._frontier: dict[trio.lowlevel.Task, None] = {}
         # How to enter a branch that has records and waits for its slot.
@@ -129,6 +139,14 @@ class Replay:
                 self._finish()
                 continue
             record = self._outcomes[0]
+            if is_cancel(record):
+                if not self._cancel(record):
+                    # The function has not begun, or has gone another way.
+                    if record.path is not None and self._all_wait():
+                        self._stuck(record)
+                    return
+                self._outcomes.popleft()
+                continue
             assert record.path is not None
             task = self._waiting.pop(record.path, None)
             if task is not None:
@@ -152,13 +170,17 @@ class Replay:
     def _all_wait(self) -> bool:
         """Whether every task waits in a call of its context, or for its own children: nothing but the replay can wake
         them. A task that waits for anything else may still ask for the outcome."""
-        waiting = {*self._waiting.values(), *self._frontier, *self._leaving}
+        waiting = {*self._waiting.values(), *self._frontier, *self._leaving, *self._stewards()}
         return all(task in waiting or _waits_for_children(task) for task in self.tasks)
+
+    def append(self, cancel: StoredRecord) -> None:
+        """A cancel was recorded meanwhile, which comes when everything before it has been handed out."""
+        self._outcomes.append(cancel)
 
     @property
     def left(self) -> StoredRecord | None:
-        """The next outcome that was not handed out, if there is one."""
-        return self._outcomes[0] if self._outcomes else None
+        """The next outcome that was not handed out, if there is one; a cancel may come too late for anybody."""
+        return next((record for record in self._outcomes if not is_cancel(record)), None)
 
     def _finish(self) -> None:
         self.over = True
@@ -181,6 +203,11 @@ class Replay:
             trio.lowlevel.reschedule(task, outcome.Error(FencedError("this run of the activity was given up")))
         # Those, too, that the cancellation did not reach, since they are shielded.
         self._wake_all()
+
+
+def is_cancel(record: StoredRecord) -> bool:
+    """Whether the record cancels something when its turn comes, instead of ending a call."""
+    return record.kind == "activity.cancelling" or record.facts.get("for") == "cleanup"
 
 
 class RestInstrument(trio.abc.Instrument):

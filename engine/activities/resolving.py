@@ -53,17 +53,14 @@ class Resolution:
         return cls(path=path, data=f'{{"error":{orjson.dumps(tree).decode()}}}', error=tree["type"])
 
 
-def check_resolvable(path: str, records: Sequence[StoredRecord]) -> None:
-    """Refuse to settle a step that does not stand interrupted, of an activity that is blocked.
-
-    Raises:
-        CommandDeniedError: it does not.
-    """
+def unresolvable(path: str, records: Sequence[StoredRecord]) -> CommandDeniedError | None:
+    """Why a step of an activity that is blocked cannot be settled: it does not stand interrupted. `None` if it does."""
     blocked = next((record for record in reversed(records) if record.kind == "activity.blocked"), None)
     standing = blocked.facts.get("interrupted", ()) if blocked is not None else ()
     if path not in standing:
         others = f"; {', '.join(standing)} does" if standing else ""
-        raise CommandDeniedError(f"step {path!r} does not stand interrupted{others}")
+        return CommandDeniedError(f"step {path!r} does not stand interrupted{others}")
+    return None
 
 
 def resolved(resolution: Resolution, records: Sequence[StoredRecord], *, command: int) -> tuple[StoredRecord, Any]:

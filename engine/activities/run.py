@@ -6,9 +6,12 @@ does through `ctx` has no effect, and how it ends is ignored.
 
 from __future__ import annotations
 
+import contextvars
 import datetime as dt
+import functools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -21,11 +24,12 @@ from engine.activities.scopes import Scope
 from engine.activities.surroundings import Surroundings
 from engine.clock import parse
 from engine.codec import digest
-from engine.errors import ConcurrentContextError, FencedError, NonDeterminismError
+from engine.errors import ConcurrentContextError, FencedError, JournalError, NonDeterminismError
 from engine.journal import StoredRecord
 
 if TYPE_CHECKING:
-    from engine.activities.branches import Branch
+    from engine.activities.cancelling import Cancellable, Trunk
+    from engine.activities.cleaning import Cleanup
     from engine.activities.context import Context
     from engine.activities.definition import Activity
     from engine.activities.waiting import Wait
@@ -69,7 +73,14 @@ class Run:
         replay: the replay under way, `None` when the run is live.
         at: the instant of the last outcome that it was given.
         undurable: the last draw that was recorded and is not known to be durable; 0 for none.
+        cancelling: the record of the cancel that is to come to it, or has come.
+        has_cancels: whether anything was cancelled, or is about to be.
         cancel_scope: by which the engine ends the function.
+        trunk: the function itself, as a cancel reaches it, once it has begun.
+        overdue: ends the run when it does not end by itself after its cancel has come.
+        cleanups: the cleanups that are open, by path.
+        attempts: how many attempts at steps are under way.
+        ended: whether the activity's end is recorded, after which not even a thread's outcome is.
         waits: the calls that wait for an instant or to be woken, by path.
     """
 
@@ -81,6 +92,8 @@ class Run:
         id: str,
         started: StoredRecord,
         history: History | None,
+        cancelling: StoredRecord | None,
+        overdue: Callable[[], Awaitable[None]],
     ) -> None:
         self.around = around
         self.journal = around.journal
@@ -98,7 +111,16 @@ class Run:
         self.held = False
         self.fenced = False
         self.poison: NonDeterminismError | ConcurrentContextError | None = None
+        self.ended = False
+        self.cancelling = cancelling
+        self.has_cancels = cancelling is not None
         self.cancel_scope = trio.CancelScope()
+        self.trunk: Trunk | None = None
+        self.overdue = overdue
+        self.cleanups: dict[str, Cleanup] = {}
+        self._cleanups_changed: trio.Event | None = None
+        self.attempts = 0
+        self._attempts_ended: trio.Event | None = None
         self.waits: dict[str, Wait] = {}
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
@@ -110,6 +132,8 @@ class Run:
         # In the order of `seq`, since each comes here as soon as it is appended.
         self._unsettled: dict[int, trio.lowlevel.Task | None] = {}
         self._fallen: trio.Event | None = None
+        self._doomed: set[trio.lowlevel.Task] = set()
+        self._errands: set[trio.CancelScope] = set()
         self._history = history
         self.branches: Mapping[str, StoredRecord] = {} if history is None else history.branches
         self._scopes: dict[str, list[RecordedCall]] = {} if history is None else history.scopes
@@ -120,8 +144,18 @@ class Run:
         self._copied_beside = _copied_beside(self._scopes) if cut is not None else {}
         self.has_crashed = False
         self.replay: Replay | None = None
-        if history is not None and (history.outcomes or history.scopes):
-            self.replay = Replay(history.outcomes, finished=self._go_live, stuck=self._stuck)
+        outcomes = [] if history is None else history.outcomes
+        if cancelling is not None and (history is None or history.cancelling is None):
+            # It was recorded when the records had been read already, or when there were none to be read.
+            outcomes = [*outcomes, cancelling]
+        if outcomes or self._scopes:
+            self.replay = Replay(
+                outcomes,
+                finished=self._go_live,
+                stuck=self._stuck,
+                cancel=self._cancel_again,
+                stewards=lambda: [*self._stewards, *self._doomed],
+            )
             around.instrument.begin()
 
     # ------------------------------------------------------------------------------------------------ scopes
@@ -198,7 +232,11 @@ class Run:
             return
         self.fenced = self.held = True
         self.cancel_scope.cancel(reason="this run of the activity was given up")
+        # Those are shielded from it, and so are they who see to the run beside it.
+        for scope in [*(cleanup.cancel_scope for cleanup in self.cleanups.values()), *self._errands]:
+            scope.cancel(reason="this run of the activity was given up")
         self.end_replay()
+        self.wake_doomed()
         if self._fallen is not None:
             self._fallen.set()
         unsettled, self._unsettled = self._unsettled, {}
@@ -236,6 +274,121 @@ class Run:
         await trio.lowlevel.checkpoint()
         raise FencedError(GIVEN_UP)
 
+    # ------------------------------------------------------------------------------------------------ cancelling
+
+    def begin(self, trunk: Trunk) -> None:
+        """The function begins, and a cancel can come to it."""
+        self.trunk = trunk
+        if self.cancelling is not None and self.replay is None:
+            self.send(self.deliver, self.cancelling.seq, trunk)
+
+    @trio.lowlevel.enable_ki_protection
+    def cancel(self, cancelling: StoredRecord) -> None:
+        """The activity's cancel was recorded: have it come to the function, in its turn among the outcomes."""
+        if self.fenced:
+            return
+        self.cancelling = cancelling
+        self.has_cancels = True
+        if self.replay is not None:
+            # What is recorded is given first.
+            self.replay.append(cancelling)
+            return
+        if self.is_branched:
+            self._unsettled[cancelling.seq] = None
+        if self.trunk is not None:
+            self.send(self.deliver, cancelling.seq, self.trunk)
+
+    async def deliver(self, seq: int, cancelled: Cancellable) -> None:
+        """Have a cancel that was recorded just now come in its turn, and see it to its end."""
+        if self.is_branched:
+            self._unsettled.setdefault(seq)
+        await self._come_to(seq)
+        # Whoever is given an outcome of the same commit, perhaps in the loop's next step only, comes to a call first.
+        for _ in range(2):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if not self.fenced:
+            await self.land(cancelled.all())
+
+    def _cancel_again(self, record: StoredRecord) -> bool:
+        """At replay: a recorded cancel's turn has come; whether there is anything that it can come to."""
+        cancelled: Cancellable | None = self.trunk if record.path is None else self.cleanups.get(record.path)
+        if cancelled is None:
+            return False
+        self.send(self.land, cancelled.all(), seen=True)
+        return True
+
+    def send(self, errand: Callable[..., Awaitable[None]], *args: Any, seen: bool = False) -> None:
+        """Have something seen to beside the function, until the run is over.
+
+        Args:
+            errand: called with the arguments, in a task of its own.
+            seen: whether a replay does not rest before it waits.
+        """
+        context = contextvars.Context()
+        if seen:
+            context.run(CURRENT_RUN.set, self)
+        name = f"an errand for activity {self.id}"
+        context.run(functools.partial(self.around.errands.start_soon, self._run_errand, errand, *args, name=name))
+
+    async def _run_errand(self, errand: Callable[..., Awaitable[None]], *args: Any) -> None:
+        if self.fenced:
+            return
+        with trio.CancelScope() as scope:
+            self._errands.add(scope)
+            try:
+                # Where the journal has failed nothing can be recorded, and the engine ends of it.
+                with suppress(JournalError):
+                    await errand(*args)
+            finally:
+                self._errands.discard(scope)
+
+    def cleanup_began(self, cleanup: Cleanup) -> None:
+        self.cleanups[cleanup.path] = cleanup
+        self._change_cleanups()
+
+    def cleanup_ended(self, cleanup: Cleanup) -> None:
+        del self.cleanups[cleanup.path]
+        self._change_cleanups()
+
+    def _change_cleanups(self) -> None:
+        if self._cleanups_changed is not None:
+            self._cleanups_changed.set()
+            self._cleanups_changed = None
+
+    async def cleanups_change(self) -> None:
+        """Wait until a cleanup is entered or left."""
+        if self._cleanups_changed is None:
+            self._cleanups_changed = trio.Event()
+        await self._cleanups_changed.wait()
+
+    def attempt_ended(self) -> None:
+        """An attempt at a step is over, as it may be recorded."""
+        self.attempts -= 1
+        if not self.attempts and self._attempts_ended is not None:
+            self._attempts_ended.set()
+
+    async def wait_for_attempts(self) -> None:
+        """Wait until no attempt at a step is under way."""
+        while self.attempts:
+            self._attempts_ended = trio.Event()
+            await self._attempts_ended.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait_for_cancel(self, context: Context) -> None:
+        """Wait until the recorded cancel has come to a context's task, or the run is given up. Not to be cancelled."""
+        while not self.fenced and context._is_doomed:
+            self._doomed.add(trio.lowlevel.current_task())
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
+
+    @trio.lowlevel.enable_ki_protection
+    def wake_doomed(self) -> None:
+        """A cancel has come to a branch, or to all: let those look who wait for it."""
+        doomed, self._doomed = self._doomed, set()
+        for task in doomed:
+            trio.lowlevel.reschedule(task)
+        if self.replay is not None:
+            self.replay.release()
+
     # ------------------------------------------------------------------------------------------------ in order
 
     @trio.lowlevel.enable_ki_protection
@@ -254,15 +407,24 @@ class Run:
             await self.journal.durable(seq)
             return
         self._unsettled[seq] = None
-        await self.journal.durable(seq)
-        while not self.fenced and (self._entries or self._landing or next(iter(self._unsettled)) != seq):
-            self._unsettled[seq] = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(_never_abort)
-        self._unsettled.pop(seq, None)
-        if self._stewards and context._is_cancelled:
+        await self._come_to(seq)
+        if self._stewards and context._is_within_cancelled:
             self._wake_stewards()
         else:
             self._next_turn()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _come_to(self, seq: int) -> None:
+        """Wait until a record is durable, and its turn has come. Not to be cancelled."""
+        await self.journal.durable(seq)
+        while (
+            not self.fenced
+            and seq in self._unsettled
+            and (self._entries or self._landing or next(iter(self._unsettled)) != seq)
+        ):
+            self._unsettled[seq] = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
+        self._unsettled.pop(seq, None)
 
     def _next_turn(self) -> None:
         if self._unsettled and not self._entries and not self._landing:
@@ -292,27 +454,27 @@ class Run:
             trio.lowlevel.reschedule(self._entries[0].task)
 
     @trio.lowlevel.enable_ki_protection
-    async def land(self, losers: Iterable[Branch]) -> None:
+    async def land(self, losers: Iterable[Cancellable]) -> None:
         """Cancel branches one after another, and give each time to come to its end before any outcome is given: what
         their code does on the way stands between the same two outcomes live and at replay.
 
         One that is held up (by an outcome that it is still to be given, or by a thread) has the same time again
         whenever it was given something.
         """
-        lost: list[Branch] = []
+        lost: list[Cancellable] = []
         self._landing += 1
         for branch in losers:
             lost.append(branch)
             branch.cancel()
             await self._unwind([branch])
         self._landed()
-        while self.replay is None and not self.fenced and not all(branch.left for branch in lost):
+        while not self.fenced and not all(branch.left for branch in lost):
             self._stewards[trio.lowlevel.current_task()] = None
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
             await self._unwind(lost)
             self._landed()
 
-    async def _unwind(self, lost: list[Branch]) -> None:
+    async def _unwind(self, lost: list[Cancellable]) -> None:
         for step in range(LANDING_STEPS):
             if self.fenced or all(branch.left for branch in lost):
                 break

@@ -26,6 +26,8 @@ class Surroundings:
         instrument: sees when a replay is at rest.
         max_payload: bytes of JSON that one payload may have.
         flights: counts the attempts under way, for draining.
+        cancel_within: seconds outside of cleanups after which a cancel becomes a terminate.
+        errands: where tasks run that no activity's function waits for, such as the landing of a cancel.
     """
 
     journal: Store
@@ -34,6 +36,8 @@ class Surroundings:
     instrument: RestInstrument
     max_payload: int
     flights: Flights
+    cancel_within: float
+    errands: trio.Nursery
 
 
 class Flights:

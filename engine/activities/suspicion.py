@@ -37,7 +37,7 @@ def unclean_ends(records: Sequence[StoredRecord], clean: bool) -> int:
     return count
 
 
-_OF_OTHERS = ("command.", "message.received")
+_OF_OTHERS = ("command.", "message.received", "activity.cancelling")
 """Records in an activity's stream that others made."""
 
 

@@ -91,6 +91,8 @@ async def wait(
         del run.waits[wait.path]
     if run.held:
         await run.hold()
+    if run.has_cancels:
+        await context._refuse_if_cancelled(wait.call, wait.path, digest)
     return not wait.is_over
 
 

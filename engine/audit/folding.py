@@ -16,7 +16,7 @@ from engine.audit.rows import ActivityRow, CommandRow, ErrorRow, EventRow, Recor
 from engine.clock import parse
 from engine.errors import PayloadError
 from engine.journal.events import system_event_id
-from engine.journal.kinds import ENDED, STATUS_AFTER, SYSTEM_TOPICS
+from engine.journal.kinds import ENDED, SYSTEM_TOPICS, status_after
 from engine.messages import ActivityStatus
 
 STEP_KINDS = ("step.completed", "step.failed", "step.interrupted", "step.resolved")
@@ -58,7 +58,7 @@ def activity_of(asked: Record, changes: Iterable[Record]) -> ActivityRow:
     began: Record | None = None
     last = asked
     for change in changes:
-        status = STATUS_AFTER[change.kind]
+        status = status_after(change.kind, change.facts) or status
         last = change
         if began is None:
             began = change

@@ -61,17 +61,19 @@ _COMMANDS = "kind IN ('command.accepted', 'command.denied')"
 _EVENTS = f"kind IN ({', '.join(repr(kind) for kind in EVENT_KINDS)})"
 _SYSTEM_EVENTS = f"kind IN ({_kinds(SYSTEM_TOPICS)})"
 _STEPS = f"kind IN ({_kinds(STEP_KINDS)})"
-_CHANGES = f"kind IN ({_kinds(kind for kind in STATUS_AFTER if kind != 'command.accepted')})"
+# A cancel that is kept for an activity that is blocked leaves it blocked.
+_CHANGES = f"""kind IN ({_kinds(kind for kind in STATUS_AFTER if kind != "command.accepted")})
+    AND (kind <> 'activity.cancelling' OR json_extract(facts, '$.kept') IS NULL)"""
 _FACTS_ONLY = COLUMNS.replace("data", "NULL")
 _ENDS_WITH_DATA = COLUMNS.replace("data", f"CASE WHEN kind IN ({_kinds(TERMINAL_KINDS)}) THEN data END")
 
 _STATUSES = f"""
-    SELECT kind, count(*) FROM (
-        SELECT kind, max(seq) FROM records
+    SELECT kind, cancelling, count(*) FROM (
+        SELECT kind, json_extract(facts, '$.cancelling') AS cancelling, max(seq) FROM records
         WHERE seq <= ? AND ({_CHANGES}
             OR kind = 'command.accepted' AND json_extract(facts, '$.command') = 'start')
         GROUP BY stream)
-    GROUP BY kind
+    GROUP BY kind, cancelling
 """
 
 Status: TypeAlias = "ActivityStatus | StatusText | Sequence[ActivityStatus | StatusText] | None"
@@ -154,6 +156,10 @@ class Ledger:
         wanted = ActivityFilter(status=status, name=name, by=by, tag=tag, key=key, since=since, until=until, text=text)
         first = 0 if after is None else self._asked(after).seq
         return _limited(self._activities(wanted, first), limit)
+
+    def selected(self, wanted: ActivityFilter) -> Iterator[ActivityRow]:
+        """The activities that a filter selects, in the order in which they were asked for."""
+        return self._activities(wanted, 0)
 
     def _activities(self, wanted: ActivityFilter, after: int) -> Iterator[ActivityRow]:
         low, high = Period(since=wanted.since, until=wanted.until).bounds()
@@ -400,8 +406,9 @@ class Ledger:
         counts = {kind: count for kind, count, _ in rows}
         copies = sum(copied or 0 for _, _, copied in rows)
         activities: dict[ActivityStatus, int] = {}
-        for kind, count in self._reader.query(_STATUSES, (self.size,)):
-            activities[STATUS_AFTER[kind]] = activities.get(STATUS_AFTER[kind], 0) + count
+        for kind, cancelling, count in self._reader.query(_STATUSES, (self.size,)):
+            status = ActivityStatus.CANCELLING if cancelling else STATUS_AFTER[kind]
+            activities[status] = activities.get(status, 0) + count
         return Stats(
             records=sum(counts.values()),
             activities=activities,

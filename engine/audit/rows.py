@@ -309,6 +309,13 @@ class ActivityFilter:
     until: dt.datetime | None = attrs.field(default=None, validator=_aware)
     text: str | None = None
 
+    def as_facts(self) -> dict[str, Any]:
+        """What was given, in plain values, as a command to many is recorded."""
+        given = attrs.asdict(self, filter=lambda _, value: value is not None)
+        if self.status is not None:
+            given["status"] = sorted(self.status)
+        return {name: stamp_of(value) if isinstance(value, dt.datetime) else value for name, value in given.items()}
+
 
 @attrs.frozen(kw_only=True)
 class Period:

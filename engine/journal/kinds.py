@@ -10,6 +10,7 @@ what users made: arguments, results, error texts, reasons. A field with a questi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -57,6 +58,7 @@ _ASKED = {**_CALL, "digest": "commitment to the call's encoded arguments, by whi
 _BEFORE = {"before": "how many records of the stream stand before this one, and the hash chain over their leaves"}
 _ERROR = {"error": "type, message, arguments, notes, traceback, cause and members of the exception"}
 _ORIGINS = {"origins": "paths of the step failures that the exception carries"}
+_CANCELLING = {"cancelling?": "true where a cancel was recorded before, so that it is `cancelling` again"}
 _FOUND = {"task": "name of the task: the actor's path, or what it runs in a nursery"}
 _ATTEMPT = {"attempt": "number of the attempt, from 1", "started": "instant at which the attempt began"}
 
@@ -88,9 +90,10 @@ def _lifecycle() -> list[Kind]:
             name="the activity definition's name",
             facts={
                 **_RUN,
-                "cause": "`opened` (a journal with unfinished work was opened), `unparked` (its wait is over) "
-                "or `resumed` (by command)",
+                "cause": "`opened` (a journal with unfinished work was opened), `unparked` (its wait is over, or "
+                "it was cancelled), `resumed` (by command, when it was blocked) or `unpaused` (by a command)",
                 "clean": "whether the engine before had closed the journal properly",
+                **_CANCELLING,
             },
             status=ActivityStatus.RUNNING,
         ),
@@ -118,9 +121,31 @@ def _lifecycle() -> list[Kind]:
                 **_ORIGINS,
                 "superseded": "paths whose outcome the next run forgets, and tries anew",
                 "retry_at": "instant of the next run",
+                **_CANCELLING,
             },
             data=_ERROR,
             status=ActivityStatus.RUNNING,
+        ),
+        Kind(
+            kind="activity.cancelling",
+            stream=activity,
+            meaning="The activity is cancelled: from here on nothing begins but what stands in `ctx.cleanup`.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "cause": "`command` or `deadline`",
+                "command?": "seq of the command",
+                "kept?": "true where the activity is `blocked`, and stays so until it runs again",
+            },
+            status=ActivityStatus.CANCELLING,
+        ),
+        Kind(
+            kind="activity.paused",
+            stream=activity,
+            meaning="The activity is paused: steps in flight end and are recorded, nothing new begins.",
+            name="the activity definition's name",
+            facts={**_RUN, "command": "seq of the command"},
+            status=ActivityStatus.PAUSED,
         ),
         Kind(
             kind="activity.blocked",
@@ -157,12 +182,25 @@ def _lifecycle() -> list[Kind]:
                 **_ORIGINS,
                 "open": "paths of carried failures that nothing was done about",
                 "acted_upon": "paths of carried failures that were final, or that something was done about",
-                "why": "`fatal`, `limit` (of its `Restart`), `acted_upon`, `payload` (its result cannot be encoded) or "
-                "`fault` (of Playbill's own)",
+                "why": "`fatal`, `limit` (of its `Restart`), `acted_upon`, `payload` (its result cannot be encoded), "
+                "`deadline` or `fault` (of Playbill's own)",
                 **_BEFORE,
             },
             data=_ERROR,
             status=ActivityStatus.FAILED,
+        ),
+        Kind(
+            kind="activity.cancelled",
+            stream=activity,
+            meaning="The activity was cancelled, and all its cleanups were left; or it was terminated.",
+            name="the activity definition's name",
+            facts={
+                **_RUN,
+                "cause": "`command` (to cancel), or `terminate` (by command, or since `cancel_within` was over)",
+                "command?": "seq of the command",
+                **_BEFORE,
+            },
+            status=ActivityStatus.CANCELLED,
         ),
     ]
 
@@ -249,8 +287,8 @@ def _calls() -> list[Kind]:
         Kind(
             kind="timer.fired",
             stream=activity,
-            meaning="The wait is over.",
-            facts=_ASKED,
+            meaning="The wait is over; or a cleanup's allowance is.",
+            facts={**_ASKED, "for?": "`cleanup`"},
             call=True,
         ),
         Kind(
@@ -297,14 +335,15 @@ def _calls() -> list[Kind]:
         Kind(
             kind="scope.opened",
             stream=activity,
-            meaning="Branches side by side began.",
+            meaning="Branches side by side began, or a cleanup did.",
             name="of a map: name of the function that each branch runs",
             facts={
                 **_ASKED,
-                "of": "`map`, `gather` or `race`",
+                "of": "`map`, `gather`, `race` or `cleanup`",
                 "size?": "how many branches, where they have no names",
                 "names?": "of a race: the names of its branches",
                 "limit?": "of a map: how many at once, or null",
+                "cut?": "of a cleanup: the calls before it that a cancel ended (name, path, digest), without a record",
             },
             call=True,
         ),
@@ -325,7 +364,8 @@ def _calls() -> list[Kind]:
         Kind(
             kind="scope.ended",
             stream=activity,
-            meaning="All branches of a scope have ended, and the call that opened it returns or raises.",
+            meaning="All branches of a scope have ended, and the call that opened it returns or raises; or a cleanup "
+            "was left.",
             facts={**_CALL, "decided": "path of the branch whose end decided it, or null", **_ORIGINS},
             call=True,
         ),
@@ -346,7 +386,7 @@ def _calls() -> list[Kind]:
 
 def _commands() -> list[Kind]:
     asked = {
-        "command": "what was asked: `start`, `resume`, `resolve` or `fork`",
+        "command": "what was asked: `start`, `cancel`, `terminate`, `pause`, `resume`, `resolve` or `fork`",
         "via": "through what it came: `engine` or `cli`",
         "origin": "user, host and process it came from",
     }
@@ -537,7 +577,19 @@ KINDS: Mapping[str, Kind] = {
 STATUS_AFTER: Mapping[str, ActivityStatus] = {
     kind.kind: kind.status for kind in KINDS.values() if kind.status is not None
 }
-"""The activity's status after a record of each kind that changes it (`command.accepted` of a `start` only)."""
+"""The activity's status after a record of each kind that changes it (`command.accepted` of a `start` only); see
+`status_after` for what the facts have to say of it."""
+
+
+def status_after(kind: str, facts: Mapping[str, Any]) -> ActivityStatus | None:
+    """The activity's status after a record; `None` where it stays what it was."""
+    status = STATUS_AFTER.get(kind)
+    if kind == "command.accepted":
+        return status if facts["command"] == "start" else None
+    if kind == "activity.cancelling" and facts.get("kept"):
+        return None
+    return ActivityStatus.CANCELLING if facts.get("cancelling") else status
+
 
 ENDED: frozenset[ActivityStatus] = frozenset(
     {ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED}

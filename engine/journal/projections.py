@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from engine.journal.kinds import STATUS_AFTER, TERMINAL_KINDS
+from engine.journal.kinds import STATUS_AFTER, TERMINAL_KINDS, status_after
 
 Row: TypeAlias = dict[str, Any]
 
@@ -157,7 +157,9 @@ def _activity_started(to: Projections, record: Projected) -> None:
 
 
 def _activity_status(to: Projections, record: Projected) -> None:
-    to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run, due=None)
+    status = status_after(record.kind, record.facts)
+    if status is not None:
+        to.update("activities", (record.stream,), status=str(status), runs=record.run, due=None)
 
 
 def _activity_parked(to: Projections, record: Projected) -> None:

@@ -135,6 +135,7 @@ async def test_those_that_an_engine_with_more_places_left_wait_for_theirs(stage:
 
 async def test_one_that_is_pending_is_known_by_its_id(stage: Stage) -> None:
     async def body(engine: Engine) -> None:
+        await engine.start(digs, id="a")
         for _ in range(2):
             async with trio.open_nursery() as nursery:
                 for _ in range(3):

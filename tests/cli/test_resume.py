@@ -153,7 +153,7 @@ def test_json_tells_what_was_recorded(blocked: None, playbill: Playbill) -> None
 def test_one_that_is_not_blocked_is_refused_and_the_refusal_recorded(unfinished: None, playbill: Playbill) -> None:
     result = playbill(*RESUME, "--by", "alice")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("playbill: activity 'o-1' is running; only a blocked one can be resumed")
+    assert result.stderr.startswith("playbill: activity 'o-1' is running; `resume` is for")
     command = last_command()
     assert (command.kind, command.by, command.accepted) == ("resume", "alice", False)
 

@@ -1,0 +1,183 @@
+"""Commands to activities that there are: cancel, terminate, pause and resume them, one or many.
+
+Each is recorded before it is obeyed, in one commit with what it does; a refused one is recorded too. What it does in
+which status stands in `permitted`. An engine that only records commands lets happen what needs no code to run, and
+leaves the rest to the next engine that has the definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import trio
+
+from engine.activities.obeying import Activities, Asked
+from engine.activities.permitted import KEPT, REFUSED, SAME, TABLE
+from engine.activities.resolving import Resolution, unresolvable
+from engine.errors import ActivityEndedError, ActivityNotFoundError, CommandDeniedError
+from engine.journal import ENDED, ENGINE_STREAM, Store
+from engine.messages import ActivityStatus
+
+
+class Commanding:
+    """Obeys the commands that are given to the activities of one engine."""
+
+    def __init__(self, activities: Activities, journal: Store, stamp: Callable[[], str], *, within: float) -> None:
+        """Prepare to obey.
+
+        Args:
+            activities: the activities.
+            journal: where commands are recorded.
+            stamp: gives the present instant, as records hold it.
+            within: seconds after which the wait for a commit is given up.
+        """
+        self._activities = activities
+        self._journal = journal
+        self._stamp = stamp
+        self._within = within
+        self._acts: Mapping[str, Callable[[str, str, int], None]] = {
+            "cancel": self._cancel,
+            "terminate": self._terminate,
+            "pause": self._pause,
+            "resume": self._resume,
+        }
+
+    async def obey(self, command: str, id: str, asked: Asked, resolution: Resolution | None = None) -> None:
+        """Obey a command to one activity. Durable when it returns.
+
+        Args:
+            command: the command.
+            id: the activity.
+            asked: who asked.
+            resolution: of a `resolve`: what became of the step.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+            ActivityEndedError: it has ended, and takes no such command.
+            CommandDeniedError: it takes no such command in its status. Every refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded in time, and may still be.
+
+        Cancelling leaves open whether it is recorded; what is recorded is obeyed.
+        """
+        if self._activities.is_leaving(id):
+            await self._journal.durable_within(self._journal.last_seq, self._within)
+        denied = self._denied(command, id)
+        if denied is None and resolution is not None:
+            denied = unresolvable(resolution.path, self._journal.histories([id])[id])
+        if denied is not None:
+            unknown = isinstance(denied, ActivityNotFoundError)
+            seq = self._activities.deny(
+                None if unknown else id,
+                target=id,
+                name=self._activities.name_of(id),
+                rule=denied.reason,
+                command=command,
+                asked=asked,
+            )
+            await self._journal.durable_within(seq, self._within)
+            raise denied
+        await self._journal.durable_within(self._accept(command, id, asked, resolution), self._within)
+
+    async def obey_many(self, command: str, ids: Iterable[str], selected: Mapping[str, Any], asked: Asked) -> int:
+        """Obey one command to many activities: those of these that take it in their status. Durable when it returns.
+
+        Args:
+            command: the command.
+            ids: the activities that were selected.
+            selected: by what, for the record.
+            asked: who asked.
+
+        Returns:
+            To how many it was given.
+
+        Raises:
+            JournalFullError, JournalBusyError: it could not be recorded in time, and may still be.
+        """
+        seq = self._journal.append(
+            ENGINE_STREAM,
+            "command.accepted",
+            by=asked.by,
+            facts=asked.facts(command, selected=dict(selected)),
+            data=asked.data(),
+        )
+        count = 0
+        for id in ids:
+            if self._denied(command, id) is None:
+                self._obey_once(command, id, seq)
+                count += 1
+                # Others have their turn, and no commit grows without bound.
+                if not count % 100:
+                    await self._journal.durable(self._journal.last_seq)
+                    await trio.lowlevel.checkpoint()
+        await self._journal.durable_within(self._journal.last_seq, self._within)
+        return count
+
+    # ------------------------------------------------------------------------------------------------ whether
+
+    def _denied(self, command: str, id: str) -> CommandDeniedError | None:
+        """Why the activity does not take the command now; `None` where it does."""
+        status = self._activities.standing(id)
+        if status is None:
+            return ActivityNotFoundError(id)
+        if TABLE[command][status] == REFUSED:
+            if status in ENDED:
+                return ActivityEndedError(id, str(status))
+            return CommandDeniedError(f"activity {id!r} is {status}; {self._advice(command)}")
+        if status is ActivityStatus.BLOCKED and self._activities.is_leaving(id):
+            return CommandDeniedError(f"activity {id!r} is about to be {status}; ask again")
+        if command in ("resume", "resolve") and not self._activities.has_definition(id):
+            name = self._activities.name_of(id)
+            return CommandDeniedError(f"this engine was given no definition of {name!r}; open it with one")
+        return None
+
+    def _advice(self, command: str) -> str:
+        taken = [str(status) for status, effect in TABLE[command].items() if effect != REFUSED]
+        if len(taken) == 1:
+            return f"`{command}` is for one that is {taken[0]}"
+        return (
+            f"`{command}` is for one that is {' or '.join([', '.join(taken[:-1]), taken[-1]] if taken[1:] else taken)}"
+        )
+
+    # ------------------------------------------------------------------------------------------------ what it does
+
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
+    def _accept(self, command: str, id: str, asked: Asked, resolution: Resolution | None) -> int:
+        status = self._activities.standing(id)
+        seq = self._journal.append(
+            id,
+            "command.accepted",
+            name=self._activities.name_of(id),
+            by=asked.by,
+            facts=asked.facts(command),
+            data=asked.data(),
+            ended=status in ENDED,
+        )
+        if resolution is not None:
+            self._activities.resolve(id, resolution, command=seq)
+        else:
+            self._obey_once(command, id, seq)
+        return self._journal.last_seq
+
+    def _obey_once(self, command: str, id: str, seq: int) -> None:
+        status = self._activities.standing(id)
+        assert status is not None
+        effect = TABLE[command][status]
+        if effect != SAME:
+            self._acts[command](id, effect, seq)
+
+    def _cancel(self, id: str, effect: str, command: int) -> None:
+        if effect == ActivityStatus.CANCELLED:
+            # It has not begun.
+            self._activities.end_at_once(id, cause="command", command=command)
+        else:
+            self._activities.cancel(id, cause="command", command=command, kept=effect == KEPT)
+
+    def _terminate(self, id: str, effect: str, command: int) -> None:
+        self._activities.end_at_once(id, cause="terminate", command=command)
+
+    def _pause(self, id: str, effect: str, command: int) -> None:
+        self._activities.pause(id, command=command)
+
+    def _resume(self, id: str, effect: str, command: int) -> None:
+        self._activities.take_on(id)
