@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -34,6 +35,7 @@ Examples:
 @since_option
 @until_option
 @limit_option
+@click.option("--after", type=click.IntRange(min=0), metavar="SEQ", help="Only those after this record: the next page.")
 @json_option
 @debug_option
 def list_events(
@@ -42,6 +44,7 @@ def list_events(
     since: dt.datetime | None,
     until: dt.datetime | None,
     limit: int | None,
+    after: int | None,
     as_json: bool,
 ) -> None:
     """List events, in the order in which they were recorded.
@@ -51,20 +54,25 @@ def list_events(
     """
     wanted = rows_wanted(limit, on_terminal=is_terminal() and not as_json)
     with Ledger.open(journal) as ledger:
-        # One more than is shown, to know whether there are more.
-        events = ledger.events(topic, since=since, until=until, limit=None if wanted is None else wanted + 1)
+        events = itertools.dropwhile(
+            lambda event: after is not None and event.seq <= after, ledger.events(topic, since=since, until=until)
+        )
         shown = itertools.islice(events, wanted)
         if as_json:
             print_json_array(shown)
             return
-        rows = (
-            (str(event.seq), moment(event.at), event.topic, event.source, event.key or "", compact(event.data))
-            for event in shown
-        )
+        last = 0
+
+        def cells() -> Iterator[Sequence[str]]:
+            nonlocal last
+            for event in shown:
+                last = event.seq
+                yield str(event.seq), moment(event.at), event.topic, event.source, event.key or "", compact(event.data)
+
         number = print_table(
-            ("SEQ", "AT", "TOPIC", "SOURCE", "KEY", "DATA"), rows, right=("SEQ",), spare=("KEY", "SOURCE")
+            ("SEQ", "AT", "TOPIC", "SOURCE", "KEY", "DATA"), cells(), right=("SEQ",), spare=("KEY", "SOURCE")
         )
         if next(events, None) is not None:
-            click.echo("There are more: narrow it with --since, or add --limit 0 for all.", err=True)
+            click.echo(f"There are more: add --after {last}, or --limit 0 for all.", err=True)
         elif not number:
             click.echo("No events." if topic == "#" else f"No events on {topic}.", err=True)

@@ -155,7 +155,15 @@ def test_events_selects(playbill: Playbill, journal: Path, options: list[str], s
 def test_events_says_that_there_are_more(playbill: Playbill, journal: Path) -> None:
     result = playbill("events", "orders.#", "--limit", "1")
     assert len(printed(result)) == 2
-    assert result.stderr == "There are more: narrow it with --since, or add --limit 0 for all.\n"
+    seq = printed(result)[1].split()[0]
+    assert result.stderr == f"There are more: add --after {seq}, or --limit 0 for all.\n"
+
+
+def test_events_goes_on_after_the_last_one_that_was_shown(playbill: Playbill, journal: Path) -> None:
+    first, second = as_json(playbill("events", "--json"))
+    rest = playbill("events", "--json", "--limit", "1", "--after", str(first["seq"]))
+    assert as_json(rest) == [second]
+    assert as_json(playbill("events", "--json", "--after", str(second["seq"]))) == []
 
 
 def test_events_refuses_what_is_no_pattern(playbill: Playbill, journal: Path) -> None:
