@@ -9,7 +9,7 @@ journal last, and by whether somebody holds the lock beside the journal. What fo
 | a supervisor runs | every engine starts all of them; one that gave up is on record |
 | a subscriber's actor runs | a record of its own since the opening; one that crashed last is `restarting` |
 | events that wait for a subscriber | those in the journal above its cursor; up to 256 of them may be handled already |
-| crashes, restarts, escalations, stalls | records |
+| crashes, restarts, escalations, stalls, ends that were ignored | records |
 | which of the events that wait are in memory | not told |
 | a subscriber that the engine's code no longer has | not told apart from one to which nothing happened |
 
@@ -67,8 +67,8 @@ PAUSE = 0.5
 def show_tree(journal: str, follow: bool, as_json: bool) -> None:
     """Show the supervision tree of the engine that owns the journal, or owned it last.
 
-    Reads only, also while that engine is writing. Crashes, restarts, escalations and stalls are counted since it opened
-    the journal.
+    Reads only, also while that engine is writing. Crashes, restarts, escalations, stalls (it blocked the loop) and ends
+    that are overdue (it ignored being cancelled) are counted since it opened the journal.
     """
     if not follow:
         tree = tree_of(journal)
@@ -223,6 +223,7 @@ class NodeRow:
         restarts: how often it was restarted since the opening.
         escalations: how often a supervisor gave up, or a subscriber made its supervisor do so, since the opening.
         stalls: how often it blocked the loop since the opening; of `/activities`, all activities together.
+        overdue: how often it ignored being cancelled when its allowance was over, in the same way.
     """
 
     path: str
@@ -235,6 +236,7 @@ class NodeRow:
     restarts: int = 0
     escalations: int = 0
     stalls: int = 0
+    overdue: int = 0
 
 
 SUPERVISORS = ("/", "/activities", "/subscribers", "/timers", "/bridges", "/gateway")
@@ -248,7 +250,13 @@ def nodes_of(ledger: Ledger, engine: EngineRow) -> Iterator[NodeRow]:
         ended = bool(given_up[path] or given_up["/"])
         node = NodeRow(path=path, state=_state(engine, ended=ended), escalations=given_up[path])
         if path == "/activities":
-            node = attrs.evolve(node, activities=_unfinished(ledger), stalls=_stalled_activities(ledger, engine.seq))
+            found = _found_of_activities(ledger, engine.seq)
+            node = attrs.evolve(
+                node,
+                activities=_unfinished(ledger),
+                stalls=found.get("actor.stalled", 0),
+                overdue=found.get("actor.overdue", 0),
+            )
         yield node
         if path == "/subscribers":
             for stream in _subscriber_streams(ledger):
@@ -267,13 +275,13 @@ def _unfinished(ledger: Ledger) -> dict[ActivityStatus, int]:
     return {status: count for status, count in counts.items() if status not in ENDED}
 
 
-def _stalled_activities(ledger: Ledger, since: int) -> int:
-    ((count,),) = ledger.reader.query(
-        "SELECT count(*) FROM records WHERE stream = ? AND seq > ? AND kind = 'actor.stalled' "
-        "AND name LIKE '/activities/%'",
+def _found_of_activities(ledger: Ledger, since: int) -> dict[str, int]:
+    rows = ledger.reader.query(
+        "SELECT kind, count(*) FROM records WHERE stream = ? AND seq > ? "
+        "AND kind IN ('actor.stalled', 'actor.overdue') AND name LIKE '/activities/%' GROUP BY kind",
         (ENGINE_STREAM, since),
     )
-    return int(count)
+    return dict(rows)
 
 
 def _subscriber(ledger: Ledger, stream: str, engine: EngineRow, *, ended: bool, escalations: int) -> NodeRow:
@@ -300,6 +308,7 @@ def _subscriber(ledger: Ledger, stream: str, engine: EngineRow, *, ended: bool, 
         restarts=counts.get("actor.restarted", 0),
         escalations=escalations,
         stalls=counts.get("actor.stalled", 0),
+        overdue=counts.get("actor.overdue", 0),
     )
 
 
@@ -350,11 +359,11 @@ def _last(ledger: Ledger, stream: str, *kinds: str) -> Record | None:
 
 # ------------------------------------------------------------------------------------------------ telling
 
-_HEADERS = ("PATH", "STATE", "WHAT", "CURSOR", "WAITING", "CRASHES", "RESTARTS", "ESCALATIONS", "STALLS")
+_HEADERS = ("PATH", "STATE", "WHAT", "CURSOR", "WAITING", "CRASHES", "RESTARTS", "ESCALATIONS", "STALLS", "OVERDUE")
 
 
 def _counts(node: NodeRow, keep_zeros: bool) -> tuple[str, ...]:
-    counts = (node.cursor, node.waiting, node.crashes, node.restarts, node.escalations, node.stalls)
+    counts = (node.cursor, node.waiting, node.crashes, node.restarts, node.escalations, node.stalls, node.overdue)
     return tuple("" if count is None or not (count or keep_zeros) else f"{count:,}" for count in counts)
 
 

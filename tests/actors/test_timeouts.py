@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import math
@@ -95,10 +96,26 @@ async def test_a_timeout_of_nothing_is_over_before_the_actor_can_answer_and_the_
     async with open_supervisor() as supervisor:
         ref = await supervisor.start_child(ChildSpec("note", note))
         for number in range(20):  # not by chance
-            with pytest.raises(AskTimeoutError), trio.testing.assert_checkpoints():
+            with trio.testing.assert_checkpoints(), pytest.raises(AskTimeoutError):
                 await ref.ask(number, timeout=0)
         await wait_all_tasks_blocked()
     assert got == list(range(20))
+
+
+async def test_a_timeout_of_nothing_does_not_wait_in_line() -> None:
+    got: list[Any] = []
+
+    async def note(mailbox: Mailbox[Any]) -> None:
+        async for message in mailbox:
+            got.append(message)
+
+    async with open_supervisor() as supervisor:
+        ref = await supervisor.start_child(ChildSpec("note", note, capacity=1))
+        ref.tell("fills the mailbox, since the actor has not had its turn")
+        with pytest.raises(AskTimeoutError):
+            await ref.ask("not sent", timeout=0)
+        await wait_all_tasks_blocked()
+    assert len(got) == 1
 
 
 async def test_they_hold_while_everything_around_is_cancelled_and_the_tree_is_being_stopped(
@@ -159,22 +176,24 @@ async def test_an_ask_that_was_let_go_and_given_up_is_not_kept(autojump_clock: M
         assert not ref._inbox.unanswered
 
 
-async def test_who_has_asked_is_not_kept_with_its_context() -> None:
+async def test_who_has_asked_is_not_kept_with_its_context(autojump_clock: MockClock) -> None:
     class Witness:
         pass
 
     variable: contextvars.ContextVar[Witness] = contextvars.ContextVar("variable")
 
-    async def ask(ref: Ref[Any], timeout: float | None) -> None:
+    async def ask(ref: Ref[Any], seconds: float, timeout: float | None) -> None:
         variable.set(witness := Witness())
         gone.append(weakref.ref(witness))
-        await ref.ask(0, timeout=timeout)
+        with trio.move_on_after(5), contextlib.suppress(AskTimeoutError):
+            await ref.ask(seconds, timeout=timeout)
 
     gone: list[weakref.ref[Witness]] = []
     async with open_supervisor() as supervisor:
         ref = await supervisor.start_child(ChildSpec("answering", answering))
-        for timeout in (5, None):
+        for seconds, timeout in ((0, 7), (0, None), (1000, 7), (1000, 3)):  # answered twice, cancelled, too late
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask, ref, timeout)
+                nursery.start_soon(ask, ref, seconds, timeout)
             gc.collect()
             assert gone[-1]() is None
+            await trio.sleep(1000)  # until the actor has the next in hand

@@ -238,18 +238,20 @@ async def test_the_events_that_wait_for_a_subscriber_are_counted(playbill: Playb
         await until(lambda: tree(playbill)[1]["/subscribers/slow"]["waiting"] == 0)
 
 
-async def test_who_blocked_the_loop_is_counted(playbill: Playbill) -> None:
+@pytest.mark.parametrize(("kind", "column"), [("actor.stalled", "stalls"), ("actor.overdue", "overdue")])
+async def test_who_blocked_the_loop_or_ignored_its_end_is_counted(playbill: Playbill, kind: str, column: str) -> None:
     async with Engine.open("j.db", *DEFINITIONS) as engine:
         for stream, path in (
             ("/subscribers/second", "/subscribers/second"),
             ("/engine", "/activities/a"),
             ("/engine", "/activities/b"),
         ):
-            seq = engine._journal.append(stream, "actor.stalled", name=path, facts={"seconds": 2.0, "task": path})
+            seq = engine._journal.append(stream, kind, name=path, facts={"seconds": 2.0, "task": path})
         await engine._journal.durable(seq)
         _, nodes = tree(playbill)
-    stalls = {path: node["stalls"] for path, node in nodes.items() if node["stalls"]}
-    assert stalls == {"/subscribers/second": 1, "/activities": 2}
+    counted = {path: node[column] for path, node in nodes.items() if node[column]}
+    assert counted == {"/subscribers/second": 1, "/activities": 2}
+    assert sum(node["stalls"] + node["overdue"] for node in nodes.values()) == 3
 
 
 # ------------------------------------------------------------------------------------------------ following
