@@ -342,7 +342,7 @@ def signatures(name: str, function: Callable[..., Any], *, is_method: bool = Fal
     """How a function is called: each of its overloads, where they are few."""
     overloads = list(typing.get_overloads(function))
     shown = overloads if 0 < len(overloads) <= _MOST_OVERLOADS else [function]
-    is_async = inspect.iscoroutinefunction(function) or any(map(inspect.iscoroutinefunction, overloads))
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or any(map(inspect.iscoroutinefunction, overloads))
     prefix = "async def " if is_async else "def "
     return [prefix + _signature(name, inspect.signature(one), is_method=is_method) for one in shown]
 

@@ -23,6 +23,7 @@ import trio
 from engine.activities.attempts import StepCall, check_size, in_step, interrupted, rebuilt
 from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
+from engine.activities.calls import Call, awaitable
 from engine.activities.cancelling import raise_cancelled
 from engine.activities.cleaning import Cleanup, cleaning
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
@@ -56,6 +57,7 @@ Branch: TypeAlias = "Callable[[Context], Awaitable[R]]"
 _TEXTS = codec_for(dict[str, str])
 
 
+@awaitable
 class Context:
     """An activity's function is given one as its first argument; a branch has one of its own.
 
@@ -857,7 +859,7 @@ def _applied(
 
 
 def _check_branch(call: str, function: object) -> None:
-    if inspect.iscoroutine(function):
+    if isinstance(function, Call) or inspect.iscoroutine(function):
         function.close()
     if not callable(function):
         raise DefinitionError(

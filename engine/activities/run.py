@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
+from engine.activities.calls import Site, described
 from engine.activities.failures import carried_by
 from engine.activities.history import History, RecordedCall
 from engine.activities.paths import opener_of, scope_of
@@ -24,7 +25,7 @@ from engine.activities.scopes import Scope
 from engine.activities.surroundings import Surroundings
 from engine.clock import parse
 from engine.codec import digest
-from engine.errors import ConcurrentContextError, FencedError, JournalError, NonDeterminismError
+from engine.errors import ConcurrentContextError, FencedError, JournalError, NonDeterminismError, PlaybillError
 from engine.journal import StoredRecord
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Run:
         self.at: str = started.at if cut is None else cut["began"]
         self.held = False
         self.fenced = False
-        self.poison: NonDeterminismError | ConcurrentContextError | None = None
+        self.poison: PlaybillError | None = None
         self.ended = False
         self.cancelling = cancelling
         self.has_cancels = cancelling is not None
@@ -225,6 +226,17 @@ class Run:
         self.fence()
         raise error
 
+    def forgotten(self, site: Site) -> None:
+        """A call was dropped without having been awaited, which no restart cures. May be called at any moment, from any
+        thread, since it is when an object is freed: the run ends at its next call, or as soon as the loop has time."""
+        if self.poison is None and not self.fenced:
+            self.poison = PlaybillError(
+                f"{described(site)}, was not awaited, and so did nothing; put `await` before it"
+            )
+            self.held = True
+            with suppress(RuntimeError):
+                trio.lowlevel.current_trio_token().run_sync_soon(self.fence)
+
     @trio.lowlevel.enable_ki_protection
     def fence(self) -> None:
         """Give the run up: from here on nothing that it does through a context has an effect."""
@@ -267,6 +279,8 @@ class Run:
         Raises:
             FencedError: the run is fenced, and the caller is shielded from the cancellation that says so.
         """
+        if self.poison is not None:
+            self.fence()
         if not self.fenced:
             if self._fallen is None:
                 self._fallen = trio.Event()
