@@ -296,7 +296,11 @@ class Engine:
                 if definitions is not None:
                     await engine._begin(definitions)
                     # Nothing that it waits for need end with it.
-                    branches["timers"].start_child_soon(ChildSpec("waking", activities.admission.serve, shutdown=0.0))
+                    for name, actor in (
+                        ("waking", activities.admission.serve),
+                        ("deadlines", activities.deadlines.serve),
+                    ):
+                        branches["timers"].start_child_soon(ChildSpec(name, actor, shutdown=0.0))
                 yield engine
             finally:
                 with trio.CancelScope(shield=True):

@@ -92,11 +92,13 @@ WORDS: Mapping[str, Words] = {
             "ended": "The record with which it ended; its `data` holds the result, or the error.",
             "ended_at": "When that was.",
             "due": "The instant at which it is woken, while it is `waiting`.",
+            "deadline": "The instant at which its time is over.",
         },
         {
             "activities_by_status": "Finds those of a status, in the order in which they were asked for.",
             "activities_by_name": "Finds those of a definition, in the order in which they were asked for.",
             "activities_pending": "Finds who begins next.",
+            "activities_deadline": "Finds the deadline that comes next.",
             "activities_due": "Finds who is woken next.",
         },
     ),

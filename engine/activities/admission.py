@@ -28,6 +28,7 @@ from engine.activities.history import History
 from engine.activities.line import Line
 from engine.activities.surroundings import Surroundings
 from engine.activities.suspicion import ALONE_FOR, Witness, is_suspect, unclean_ends
+from engine.activities.waiting import after
 from engine.actors import Mailbox
 from engine.clock import parse
 from engine.codec import parse_exactly
@@ -96,6 +97,8 @@ class Admission:
         self._alone: str | None = None
         self._alone_until = math.inf
         # 32 bytes for an activity, by its id: its seed, and the key of its calls' digests.
+        # Called with an activity's id, the instant at which it begins and its deadline.
+        self.fix_deadline: Callable[[str, str, str], None] = lambda id, began, deadline: None
         self.draw_seed: Callable[[str], bytes] = lambda id: os.urandom(32)
 
     # ------------------------------------------------------------------------------------------------ places
@@ -249,6 +252,9 @@ class Admission:
         id, definition = execution.id, execution.definition
         drawn = self.draw_seed(id).hex()
         facts = {"generation": 0, "version": definition.version, "seed": drawn[:32]}
+        if definition.timeout is not None:
+            deadline = facts["deadline"] = after(at, definition.timeout)
+            self.fix_deadline(id, at, deadline)
         data = f'{{"args":{args},"key":"{drawn[32:]}"}}'
         seq = self._journal.append(
             id,

@@ -58,8 +58,11 @@ class Activity(Generic[P, R_co]):
             )
         if not _takes_context(function):
             raise DefinitionError(f"{described(function)}: an activity's first parameter is its Context")
-        _not_yet(described(function), timeout=timeout, limits=tuple(limits) or None)
+        _not_yet(described(function), limits=tuple(limits) or None)
+        if timeout is not None:
+            check_timeout(described(function), timeout)
         self.function = function
+        self.timeout = timeout
         self._name = name if name is not None else function.__qualname__
         check_name(self._name)
         self._version = version
@@ -233,6 +236,9 @@ def activity(function: Any = None, /, **options: Any) -> Any:
     Args:
         name: the name under which it is recorded and started; the function's qualified name, unless given.
         version: recorded with each start, for readers.
+        timeout: seconds that the activity has from when it first runs, whatever becomes of it: restarts, pauses and the
+            time in which no engine runs count. When they are over it is cancelled, and fails with
+            `ActivityTimeoutError`.
         restart: how often the function is run again after an exception left it.
         fatal: exceptions after which it is never run again.
 

@@ -254,7 +254,8 @@ class Execution:
         if crash is not None:
             rest = rest_of(crash.at, crash.facts["retry_at"], self._around.stamp())
             with trio.move_on_after(rest) as self._backoff:
-                if self.cancelling is None:
+                # What was cancelled before it crashed waits as any other.
+                if self.cancelling is None or self.cancelling.seq < crash.seq:
                     await trio.sleep_forever()
             self._backoff = None
 

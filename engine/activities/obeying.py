@@ -15,9 +15,11 @@ import orjson
 import trio
 
 from engine.activities.admission import Admission
+from engine.activities.deadlines import Deadlines
 from engine.activities.definition import Activity
 from engine.activities.execution import Ending, Execution
 from engine.activities.history import History
+from engine.activities.permitted import KEPT, TABLE
 from engine.activities.resolving import Resolution, resolved
 from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
@@ -26,6 +28,9 @@ from engine.codec import canonical, parse_exactly
 from engine.errors import ActorStoppedError, ChildExistsError, DefinitionError, NoEngineError
 from engine.journal import ENDED, ENGINE_STREAM, ActivityState, StoredRecord
 from engine.messages import ActivityStatus
+
+SETTLING_STEPS = 64
+"""Steps of the loop in which a wait ends whose time was over before its activity was resumed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +66,7 @@ class Activities:
     Attributes:
         definitions: the activities that this engine knows, by name.
         admission: says who runs.
+        deadlines: whose time is over when.
         live: the activities that run here, by id.
     """
 
@@ -103,6 +109,8 @@ class Activities:
             poison_after=poison_after,
         )
         self.live = self.admission.live
+        self.deadlines = Deadlines(around.journal, around.stamp, self.pass_deadline)
+        self.admission.fix_deadline = self.deadlines.fix
         # The status of activities that do not run here, from its record until that is durable.
         self._standing: dict[str, ActivityStatus] = {}
         self._watchers: dict[str, list[trio.Event]] = {}
@@ -455,6 +463,33 @@ class Activities:
             data=resolution.data,
         )
         return StoredRecord(seq, last.stream, "step.resolved", *columns)
+
+    # ------------------------------------------------------------------------------------------------ deadlines
+
+    async def pass_deadline(self, id: str, deadline: str) -> None:
+        """An activity's deadline is over: cancel it, unless it has ended or is being cancelled."""
+        live = self.live.get(id)
+        if live is not None and (live.run is None or live.replaying):
+            self._around.errands.start_soon(self._pass_after_replay, live, deadline)
+        else:
+            self._pass_deadline(id)
+        await trio.lowlevel.checkpoint()
+
+    async def _pass_after_replay(self, live: Execution, deadline: str) -> None:
+        """An activity was resumed after its deadline: what came before that instant comes first, as a wait that was
+        over by then."""
+        for _ in range(SETTLING_STEPS):
+            if live.run is not None and live.run.replay is not None:
+                await live.run.replay.frontier()
+            await trio.lowlevel.checkpoint()
+            if live.run is not None and not any(wait.due and wait.due <= deadline for wait in live.run.waits.values()):
+                break
+        self._pass_deadline(live.id)
+
+    def _pass_deadline(self, id: str) -> None:
+        status = self.standing(id)
+        if status is not None and TABLE["cancel"][status] in (ActivityStatus.CANCELLING, KEPT):
+            self.cancel(id, cause="deadline", kept=status is ActivityStatus.BLOCKED)
 
     # ------------------------------------------------------------------------------------------------ closing
 

@@ -588,7 +588,9 @@ def status_after(kind: str, facts: Mapping[str, Any]) -> ActivityStatus | None:
         return status if facts["command"] == "start" else None
     if kind == "activity.cancelling" and facts.get("kept"):
         return None
-    return ActivityStatus.CANCELLING if facts.get("cancelling") else status
+    if kind in ("activity.resumed", "activity.crashed") and facts.get("cancelling"):
+        return ActivityStatus.CANCELLING
+    return status
 
 
 ENDED: frozenset[ActivityStatus] = frozenset(

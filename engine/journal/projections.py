@@ -154,6 +154,8 @@ def _activity_started(to: Projections, record: Projected) -> None:
         started=record.seq,
         started_at=record.at,
     )
+    if "deadline" in record.facts:
+        to.update("activities", (record.stream,), deadline=record.facts["deadline"])
 
 
 def _activity_status(to: Projections, record: Projected) -> None:

@@ -144,6 +144,15 @@ def m003_waiting(db: Database) -> None:
     db.execute("CREATE INDEX activities_due ON activities(due) WHERE status = 'waiting' AND due IS NOT NULL")
 
 
+@migrations()
+def m004_deadlines(db: Database) -> None:
+    """Whose time is over when, to be found by an index."""
+    _table(db, "activities").add_column("deadline", str)
+    db.execute(
+        "CREATE INDEX activities_deadline ON activities(deadline, id) WHERE deadline IS NOT NULL AND ended IS NULL"
+    )
+
+
 SCHEMA = tuple(migration.name for migration in migrations.pending(Database(memory=True)))
 """Names of all migrations that this version knows, in order."""
 

@@ -49,6 +49,9 @@ _ENDED = ", ".join(f"'{status}'" for status in sorted(ENDED))
 _STATE = "id, name, status, accepted, ended, priority"
 """The columns of an `ActivityState`."""
 
+_LIMITED = "deadline IS NOT NULL AND ended IS NULL"
+"""As the index of those that have a deadline says it."""
+
 _PARKED = "status = 'waiting' AND due IS NOT NULL"
 """As the index of those that are to be woken says it."""
 
@@ -289,6 +292,14 @@ class SQLiteJournal:
         row = self._read(f"SELECT due FROM activities WHERE {_PARKED} AND due > ? ORDER BY due LIMIT 1", after)
         found = row.fetchone()
         return None if found is None else str(found[0])
+
+    def deadlines(self, after: tuple[str, str], limit: int) -> list[tuple[str, str, str]]:
+        statement = f"SELECT id, started_at, deadline FROM activities WHERE {_LIMITED} AND (deadline, id) > (?, ?)"
+        return self._read(f"{statement} ORDER BY deadline, id LIMIT ?", *after, limit).fetchall()
+
+    def deadlines_begun_after(self, instant: str) -> list[tuple[str, str, str]]:
+        statement = f"SELECT id, started_at, deadline FROM activities WHERE {_LIMITED} AND started_at > ?"
+        return self._read(statement, instant).fetchall()
 
     def count_unfinished(self) -> int:
         (count,) = self._read(f"SELECT count(*) FROM activities WHERE status NOT IN ({_ENDED})").fetchone()

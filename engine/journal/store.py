@@ -137,6 +137,13 @@ class Store(Protocol):
     def next_due(self, after: str) -> str | None:
         """The first instant after another at which a parked activity is to be woken."""
 
+    def deadlines(self, after: tuple[str, str], limit: int) -> list[tuple[str, str, str]]:
+        """The activities that have not ended and have a deadline after an instant and id, the first of them, at most
+        `limit`: each one's id, the instant at which it began, its deadline."""
+
+    def deadlines_begun_after(self, instant: str) -> list[tuple[str, str, str]]:
+        """The same of those that began after an instant."""
+
     def count_unfinished(self) -> int:
         """How many activities have not ended."""
 
