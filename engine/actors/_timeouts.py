@@ -2,7 +2,8 @@
 
 A cancel scope for each ask would take longer than the ask itself. Here an ask is put down when it begins to wait, and
 struck out when that ends; only where its instant comes before the one that the task waits for already is the task told.
-So it wakes once in a timeout's length, perhaps in vain, and not for each ask.
+So it wakes once in a timeout's length, perhaps in vain, and not for each ask. To a clock that jumps when all tasks wait
+that is an instant to jump to, as any task's that sleeps.
 
 Asks of one timeout are kept together. They began one after another, and so their instants come one after another.
 """
