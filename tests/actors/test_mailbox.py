@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -73,23 +74,33 @@ async def test_taking_a_message_is_a_cancel_point_and_leaves_it_there() -> None:
     assert outcome == [True, "hello"]
 
 
+class Steps(trio.abc.Instrument):
+    """Counts the steps of the actor `/a`; there are schedule points between two of them."""
+
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == "/a"
+
+
+@pytest.fixture
+async def steps() -> AsyncIterator[Steps]:
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    yield steps
+    trio.lowlevel.remove_instrument(steps)
+
+
 @pytest.mark.parametrize("capacity", [1, 2, 5])
-async def test_at_most_capacity_messages_are_taken_without_a_schedule_point(capacity: int) -> None:
+async def test_at_most_capacity_messages_are_taken_without_a_schedule_point(capacity: int, steps: Steps) -> None:
     taken_in_step: collections.Counter[int] = collections.Counter()
-
-    class Steps(trio.abc.Instrument):
-        count = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.count += task.name == "/a"
 
     async def actor(mailbox: Mailbox[int]) -> None:
         await begin.wait()
         async for _ in mailbox:
             taken_in_step[steps.count] += 1
 
-    begin, steps = trio.Event(), Steps()
-    trio.lowlevel.add_instrument(steps)
+    begin = trio.Event()
     async with open_supervisor() as supervisor, trio.open_nursery() as nursery:
         ref = await supervisor.start_child(ChildSpec("a", actor, capacity=capacity))
         for number in range(50):
@@ -97,9 +108,26 @@ async def test_at_most_capacity_messages_are_taken_without_a_schedule_point(capa
         await wait_all_tasks_blocked()
         begin.set()
         await wait_all_tasks_blocked()
-    trio.lowlevel.remove_instrument(steps)
     assert sum(taken_in_step.values()) == 50
-    assert max(taken_in_step.values()) == capacity
+    assert set(taken_in_step.values()) == {capacity}  # and no fewer either
+
+
+async def test_an_actor_that_has_waited_takes_as_many_as_before_without_a_schedule_point(steps: Steps) -> None:
+    taken_in_step: list[int] = []
+
+    async def actor(mailbox: Mailbox[int]) -> None:
+        async for _ in mailbox:
+            taken_in_step.append(steps.count)
+
+    async with open_supervisor() as supervisor:
+        ref = await supervisor.start_child(ChildSpec("a", actor, capacity=2))
+        ref.tell(1)
+        await wait_all_tasks_blocked()
+        ref.tell(2)
+        ref.tell(3)
+        await wait_all_tasks_blocked()
+    first, second, third = taken_in_step
+    assert first < second == third
 
 
 async def test_a_busy_actor_lets_others_run_while_senders_wait_for_it() -> None:
