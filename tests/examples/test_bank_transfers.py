@@ -17,6 +17,7 @@ from types import ModuleType
 import pytest
 
 import engine
+from engine.testing import crash_everywhere
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "bank_transfers"
 
@@ -172,6 +173,28 @@ async def test_a_transfer_is_done_or_gives_back_what_it_took(
     assert outcome == app.Outcome("rejected" if reason else "completed", reason)
     assert read_account(bank, "EUR-001") == ((before[0] - 1234, 0) if reason is None else before)
     assert read_account(bank, "clearing:EUR") == (0, 0)
+
+
+@pytest.mark.parametrize(("target", "reason"), [("EUR-002", None), ("EUR-010", "account EUR-010 is closed")])
+async def test_wherever_it_is_killed_a_transfer_moves_its_money_once_or_not_at_all(
+    app: ModuleType, bank: sqlite3.Connection, target: str, reason: str | None
+) -> None:
+    before = {account: read_account(bank, account)[0] for account in ("EUR-001", target)}
+
+    def set_back() -> None:
+        with bank:
+            bank.execute("DELETE FROM effects")
+            bank.execute("DELETE FROM accounts")
+            app.open_accounts(bank)
+
+    def check() -> None:
+        moved = 1234 if reason is None else 0
+        assert read_account(bank, "EUR-001") == (before["EUR-001"] - moved, 0)
+        assert read_account(bank, target) == (before[target] + moved, 0)
+        assert read_account(bank, "clearing:EUR") == (0, 0)
+
+    crashes = await crash_everywhere(app.transfer, ordered(app, target=target), setup=set_back, check=check)
+    assert crashes.result == app.Outcome("rejected" if reason else "completed", reason)
 
 
 # ------------------------------------------------------------------------------------------------ the proofs
