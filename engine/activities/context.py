@@ -716,7 +716,7 @@ class Context:
             await self._abandoned(call, path, digest)
             raise
         if self._run.held:
-            await self._run.hold()
+            await self._run.hold(f"{call} {path}")
         if self._run.has_cancels:
             await self._refuse_if_cancelled(call, path, digest)
 

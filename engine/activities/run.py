@@ -83,6 +83,7 @@ class Run:
         attempts: how many attempts at steps are under way.
         ended: whether the activity's end is recorded, after which not even a thread's outcome is.
         waits: the calls that wait for an instant or to be woken, by path.
+        withheld: the new calls that did not begin, since the run was held.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Run:
         self.attempts = 0
         self._attempts_ended: trio.Event | None = None
         self.waits: dict[str, Wait] = {}
+        self.withheld: list[str] = []
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
         # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.
@@ -273,14 +275,19 @@ class Run:
             self.poison = NonDeterminismError(f"{record.kind} {record.path}", "nothing")
         self.fence()
 
-    async def hold(self) -> None:
+    async def hold(self, asked: str | None = None) -> None:
         """Where new work must not begin: wait for the fence, which ends the wait even where the caller is shielded.
+
+        Args:
+            asked: what was to begin.
 
         Raises:
             FencedError: the run is fenced, and the caller is shielded from the cancellation that says so.
         """
         if self.poison is not None:
             self.fence()
+        if asked is not None:
+            self.withheld.append(asked)
         if not self.fenced:
             if self._fallen is None:
                 self._fallen = trio.Event()

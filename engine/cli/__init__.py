@@ -8,7 +8,7 @@ prints all the rest. Nothing imports this room but the console script.
 
 from __future__ import annotations
 
-from engine.cli import activities, completion, events, fork, report, resolve, resume, run, tree, verify
+from engine.cli import activities, check, completion, events, fork, report, resolve, resume, run, tree, verify
 from engine.cli.program import program
 
 for verb in (
@@ -20,6 +20,7 @@ for verb in (
     resolve.resolve,
     resume.resume,
     fork.fork,
+    check.check_activities,
     verify.verify,
     report.report,
     completion.completion,
