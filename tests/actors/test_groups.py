@@ -511,6 +511,20 @@ async def test_terminating_the_one_with_the_backoff_starts_the_others_at_once(
 
 
 @both
+async def test_one_that_was_terminated_before_its_turn_is_gone_to_who_watches_it_then(
+    puppet: Any, strategy: Strategy, autojump_clock: MockClock
+) -> None:
+    children = [puppet.spec("a", backoff=Backoff(10, jitter=0)), puppet.spec("b")]
+    async with open_supervisor(strategy=strategy, children=children) as supervisor:
+        await crash(supervisor, "/a")
+        await supervisor.terminate_child("b")
+        with watch(supervisor.registry["/b"]) as downs:
+            assert downs.receive_nowait().reason is EndReason.GONE
+        with watch(supervisor.registry["/a"]) as downs, pytest.raises(trio.WouldBlock):
+            downs.receive_nowait()  # it comes back
+
+
+@both
 async def test_each_failing_start_waits_for_the_next_backoff(
     strategy: Strategy, puppet: Any, autojump_clock: MockClock
 ) -> None:

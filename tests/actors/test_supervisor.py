@@ -195,6 +195,33 @@ async def test_what_an_actor_raises_while_it_is_stopped_changes_nothing(
     assert events == []
 
 
+async def test_who_asked_the_child_that_failed_once_too_often_does_not_wait_for_its_siblings_ends(
+    puppet: Any, autojump_clock: MockClock
+) -> None:
+    answered_after: list[float] = []
+
+    async def ask(supervisor: Any) -> None:
+        supervisor.registry["/a"].tell(BrokenError())
+        with pytest.raises(ActorStoppedError):
+            await supervisor.registry["/a"].ask(puppet.Ask(), timeout=None)
+        answered_after.append(trio.current_time())
+
+    async def take_its_time(mailbox: Mailbox[Any]) -> None:
+        await mailbox.stopping.wait()
+        await trio.sleep(4)
+
+    async def supervised() -> None:
+        children = [puppet.spec("a"), ChildSpec("slow", take_its_time)]
+        async with open_supervisor(intensity=Intensity(0), children=children) as supervisor:
+            nursery.start_soon(ask, supervisor)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(RestartIntensityError):
+            await supervised()
+    assert answered_after == [0]
+
+
 async def test_what_an_actor_raises_while_it_is_terminated_does_not_restart_it(autojump_clock: MockClock) -> None:
     async def actor(mailbox: Mailbox[Any]) -> None:
         await mailbox.stopping.wait()
