@@ -22,7 +22,8 @@ number of the run that made them, from 1.
 
 Where it says that a record is seen as an event, subscribers are given it as one if a pattern of theirs begins with the
 word `playbill`; no record of an event is made of it. The event's `data` is the record: `kind`, `stream`, `name`, `run`,
-X
+`facts` and `data`. `Ledger.events` and `playbill events` list them too where they are asked for such a pattern. Nobody
+else can publish on such a topic.
 """
 
 
