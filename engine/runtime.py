@@ -38,7 +38,7 @@ from engine.activities import (
     source_digest,
 )
 from engine.activities.attempts import check_size
-from engine.activities.definition import described
+from engine.activities.definition import check_timeout, described
 from engine.activities.execution import Execution
 from engine.activities.forking import fork
 from engine.activities.resolving import Resolution
@@ -567,14 +567,60 @@ class Engine:
         and cancelling as with `cancel`; refused, too, where this engine has no definition of it."""
         return await self._command("resume", target, by, reason)
 
-    async def _command(self, kind: str, target: str | ActivityFilter, by: str | None, reason: str | None) -> int:
+    async def retry(
+        self,
+        target: str | ActivityFilter,
+        /,
+        *,
+        timeout: float | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Run an activity again, which has failed, as far as nothing was done about what it failed of.
+
+        The failures that left its function and that nothing was done about are forgotten and tried anew, with fresh
+        attempts; all other steps are memoized, and its `Restart` has its full limit again. So it is where the function
+        failed by itself, and of no step. A failure that was final, or was compensated, is not tried again: fork the
+        activity before it.
+
+        Args:
+            target: the activity's id; or a filter: those that it selects and that can be retried.
+            timeout: seconds until a new deadline; needed where the old one has passed.
+            by: who asks.
+            reason: why.
+
+        Returns:
+            To how many activities it was given.
+
+        Raises:
+            ActivityNotFoundError: there is none of this id.
+            CommandDeniedError: it has not failed, or something was done about all that it failed of. The refusal is
+                recorded, and names where to fork it.
+            JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be.
+
+        Durable when it returns; it runs again if its definition is here, else in the next engine that has it.
+        Cancelling leaves open whether it is recorded; what is recorded is obeyed.
+        """
+        if timeout is not None:
+            check_timeout("retry", timeout)
+        return await self._command("retry", target, by, reason, timeout=timeout)
+
+    async def _command(
+        self,
+        kind: str,
+        target: str | ActivityFilter,
+        by: str | None,
+        reason: str | None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
         _check_asked(by=by, reason=reason)
         asked = self._asked(by, reason)
         id = target if isinstance(target, str) else None
         if self._authorize is not None:
             await self._check_authorized(Command(kind=kind, id=id, by=by, reason=reason), "", "[]", asked)
         if id is not None:
-            await self._commanding.obey(kind, id, asked)
+            await self._commanding.obey(kind, id, asked, timeout=timeout)
             return 1
         assert not isinstance(target, str)
         ids = []
@@ -584,7 +630,7 @@ class Engine:
                 ids.append(row.id)
                 if not len(ids) % 100:
                     await trio.lowlevel.checkpoint()
-        return await self._commanding.obey_many(kind, ids, target.as_facts(), asked)
+        return await self._commanding.obey_many(kind, ids, target.as_facts(), asked, timeout=timeout)
 
     async def resolve(
         self,

@@ -93,6 +93,7 @@ WORDS: Mapping[str, Words] = {
             "ended_at": "When that was.",
             "due": "The instant at which it is woken, while it is `waiting`.",
             "deadline": "The instant at which its time is over.",
+            "retried": "The last record with which it was run again, after it had failed.",
         },
         {
             "activities_by_status": "Finds those of a status, in the order in which they were asked for.",
@@ -100,6 +101,7 @@ WORDS: Mapping[str, Words] = {
             "activities_pending": "Finds who begins next.",
             "activities_deadline": "Finds the deadline that comes next.",
             "activities_due": "Finds who is woken next.",
+            "activities_retried": "Finds those that were retried and have not ended since.",
         },
     ),
     "subscriptions": Words(

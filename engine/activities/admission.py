@@ -42,7 +42,7 @@ _STAYS = (*TERMINAL_KINDS, "activity.paused")
 """After these an activity does not stand in line, though it did when the line was read."""
 
 
-_BEGINNINGS = ("activity.started", "activity.resumed")
+_BEGINNINGS = ("activity.started", "activity.resumed", "activity.retried")
 """One that goes on, as this engine recorded, and had no place yet, needs no further record to do so."""
 
 
@@ -271,17 +271,20 @@ class Admission:
         self.live[id] = execution
         return seq
 
-    def to_begin_from(self, records: Sequence[StoredRecord]) -> Callable[[], None] | None:
-        """What is to be called when the first records of an activity that does not begin from nothing are durable, for
-        it to go on from them; `None` where nothing is run."""
-        if self._idle:
+    def to_begin_from(self, name: str, records: Sequence[StoredRecord]) -> Callable[[], None] | None:
+        """What is to be called when the last of these records is durable, for their activity, which does not begin from
+        nothing, to go on from them; `None` where it is to stand in line.
+
+        Args:
+            name: its definition's name.
+            records: its records.
+        """
+        definition = self._definitions.get(name)
+        if definition is None or self._idle or not self.has_place:
             return None
-        started = records[0]
-        definition = self._definitions.get(started.name or "")
-        if definition is None or not self.has_place:
-            return self.stands_in_line
-        execution = Execution(self._around, definition, started.stream, history=History(records), changed=self._changed)
-        self.live[started.stream] = execution
+        id = records[0].stream
+        execution = Execution(self._around, definition, id, history=History(records), changed=self._changed)
+        self.live[id] = execution
         return lambda: self._begin(execution)
 
     def _record_resumed(self, history: History, cause: str, landed: Callable[[], None] | None = None) -> int:

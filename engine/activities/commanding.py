@@ -1,4 +1,4 @@
-"""Commands to activities that there are: cancel, terminate, pause and resume them, one or many.
+"""Commands to activities that there are: cancel, terminate, pause, resume and retry them, one or many.
 
 Each is recorded before it is obeyed, in one commit with what it does; a refused one is recorded too. What it does in
 which status stands in `permitted`. An engine that only records commands lets happen what needs no code to run, and
@@ -43,7 +43,15 @@ class Commanding:
             "resume": self._resume,
         }
 
-    async def obey(self, command: str, id: str, asked: Asked, resolution: Resolution | None = None) -> None:
+    async def obey(
+        self,
+        command: str,
+        id: str,
+        asked: Asked,
+        resolution: Resolution | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
         """Obey a command to one activity. Durable when it returns.
 
         Args:
@@ -51,6 +59,7 @@ class Commanding:
             id: the activity.
             asked: who asked.
             resolution: of a `resolve`: what became of the step.
+            timeout: of a `retry`: seconds until the new deadline.
 
         Raises:
             ActivityNotFoundError: there is none of this id.
@@ -62,7 +71,7 @@ class Commanding:
         """
         if self._activities.is_leaving(id):
             await self._journal.durable_within(self._journal.last_seq, self._within)
-        denied = self._denied(command, id)
+        denied = self._denied(command, id, timeout)
         if denied is None and resolution is not None:
             denied = unresolvable(resolution.path, self._journal.histories([id])[id])
         if denied is not None:
@@ -77,9 +86,17 @@ class Commanding:
             )
             await self._journal.durable_within(seq, self._within)
             raise denied
-        await self._journal.durable_within(self._accept(command, id, asked, resolution), self._within)
+        await self._journal.durable_within(self._accept(command, id, asked, resolution, timeout), self._within)
 
-    async def obey_many(self, command: str, ids: Iterable[str], selected: Mapping[str, Any], asked: Asked) -> int:
+    async def obey_many(
+        self,
+        command: str,
+        ids: Iterable[str],
+        selected: Mapping[str, Any],
+        asked: Asked,
+        *,
+        timeout: float | None = None,
+    ) -> int:
         """Obey one command to many activities: those of these that take it in their status. Durable when it returns.
 
         Args:
@@ -87,6 +104,7 @@ class Commanding:
             ids: the activities that were selected.
             selected: by what, for the record.
             asked: who asked.
+            timeout: of a `retry`: seconds until the new deadlines.
 
         Returns:
             To how many it was given.
@@ -98,13 +116,13 @@ class Commanding:
             ENGINE_STREAM,
             "command.accepted",
             by=asked.by,
-            facts=asked.facts(command, selected=dict(selected)),
+            facts=asked.facts(command, selected=dict(selected), timeout=timeout),
             data=asked.data(),
         )
         count = 0
         for id in ids:
-            if self._denied(command, id) is None:
-                self._obey_once(command, id, seq)
+            if self._denied(command, id, timeout) is None:
+                self._obey_once(command, id, seq, timeout)
                 count += 1
                 # Others have their turn, and no commit grows without bound.
                 if not count % 100:
@@ -115,7 +133,7 @@ class Commanding:
 
     # ------------------------------------------------------------------------------------------------ whether
 
-    def _denied(self, command: str, id: str) -> CommandDeniedError | None:
+    def _denied(self, command: str, id: str, timeout: float | None) -> CommandDeniedError | None:
         """Why the activity does not take the command now; `None` where it does."""
         status = self._activities.standing(id)
         if status is None:
@@ -129,6 +147,11 @@ class Commanding:
         if command in ("resume", "resolve") and not self._activities.has_definition(id):
             name = self._activities.name_of(id)
             return CommandDeniedError(f"this engine was given no definition of {name!r}; open it with one")
+        if command == "retry":
+            try:
+                self._activities.retrial_of(id, timeout=timeout)
+            except CommandDeniedError as error:
+                return error
         return None
 
     def _advice(self, command: str) -> str:
@@ -142,28 +165,30 @@ class Commanding:
     # ------------------------------------------------------------------------------------------------ what it does
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
-    def _accept(self, command: str, id: str, asked: Asked, resolution: Resolution | None) -> int:
+    def _accept(self, command: str, id: str, asked: Asked, resolution: Resolution | None, timeout: float | None) -> int:
         status = self._activities.standing(id)
         seq = self._journal.append(
             id,
             "command.accepted",
             name=self._activities.name_of(id),
             by=asked.by,
-            facts=asked.facts(command),
+            facts=asked.facts(command, timeout=timeout),
             data=asked.data(),
             ended=status in ENDED,
         )
         if resolution is not None:
             self._activities.resolve(id, resolution, command=seq)
         else:
-            self._obey_once(command, id, seq)
+            self._obey_once(command, id, seq, timeout)
         return self._journal.last_seq
 
-    def _obey_once(self, command: str, id: str, seq: int) -> None:
+    def _obey_once(self, command: str, id: str, seq: int, timeout: float | None) -> None:
         status = self._activities.standing(id)
         assert status is not None
         effect = TABLE[command][status]
-        if effect != SAME:
+        if command == "retry":
+            self._activities.retry(id, command=seq, timeout=timeout)
+        elif effect != SAME:
             self._acts[command](id, effect, seq)
 
     def _cancel(self, id: str, effect: str, command: int) -> None:

@@ -250,8 +250,8 @@ class Execution:
         return run
 
     async def _wait_for_restart(self) -> None:
-        crash = self._history.crashes[-1] if self._history is not None and self._history.crashes else None
-        if crash is not None:
+        crash = self._history.restarts[-1] if self._history is not None and self._history.restarts else None
+        if crash is not None and crash.kind == "activity.crashed":
             rest = rest_of(crash.at, crash.facts["retry_at"], self._around.stamp())
             with trio.move_on_after(rest) as self._backoff:
                 # What was cancelled before it crashed waits as any other.

@@ -276,7 +276,9 @@ def _live_ends(records: Sequence[StoredRecord]) -> dict[str, StoredRecord]:
 def restarts_that_count(records: Sequence[StoredRecord], *, within: float, now: dt.datetime) -> int:
     """How many of the restarts so far count against the limit: those in the last `within` seconds, and those whose run
     got no further than the one before, however long ago. By recorded instants; a clock that went back takes none."""
-    crashes = [record for record in records if record.kind == "activity.crashed"]
+    # A retry makes the limit full again.
+    retried = max((record.seq for record in records if record.kind == "activity.retried"), default=0)
+    crashes = [record for record in records if record.kind == "activity.crashed" and record.seq > retried]
     instants = [parse(crash.at) for crash in crashes]
     latest = max([now, *instants])
     progress = [record.seq for record in records if record.path is not None]

@@ -155,7 +155,9 @@ def _append_fork(
     facts = _facts_of_start(origin, copies, at, now, seq)
     begun = [StoredRecord(seq + 1, id, "activity.started", origin.name, None, 1, now, None, facts, origin.data)]
     begun += [_copy(record, seq + number, id) for number, record in enumerate(copies, start=2)]
-    landed = activities.admission.to_begin_from(begun)
+    landed = activities.admission.to_begin_from(origin.name or "", begun)
+    if landed is None:
+        landed = activities.admission.stands_in_line
     for record in begun:
         seq = journal.append(
             id,

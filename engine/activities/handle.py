@@ -25,6 +25,9 @@ R_co = TypeVar("R_co", covariant=True)
 
 _PLAIN = codec_for(Any)
 
+_FOR_GOOD = ENDED - {ActivityStatus.FAILED}
+"""One that has failed can be retried: what became of it is read from the journal."""
+
 
 class Commanded(Protocol):
     """What a handle passes its commands on to: the engine."""
@@ -48,6 +51,10 @@ class Commanded(Protocol):
         by: str | None = None,
         reason: str | None = None,
     ) -> None: ...
+
+    async def retry(
+        self, target: str, /, *, timeout: float | None = None, by: str | None = None, reason: str | None = None
+    ) -> int: ...
 
     async def fork(
         self, id: str, /, *, at: str, new_id: str | None = None, by: str | None = None, reason: str | None = None
@@ -114,7 +121,8 @@ class Handle(Generic[R_co]):
         ) from decode_error(error)
 
     def _ending(self) -> Ending:
-        if self._execution is not None and self._execution.ending is not None:
+        if self._execution is not None and self._execution.status in _FOR_GOOD:
+            assert self._execution.ending is not None
             return self._execution.ending
         state = self._journal.activity(self._id)
         assert state is not None
@@ -140,7 +148,7 @@ class Handle(Generic[R_co]):
         return self._status()
 
     def _status(self) -> ActivityStatus:
-        if self._execution is not None and self._execution.status in ENDED:
+        if self._execution is not None and self._execution.status in _FOR_GOOD:
             return self._execution.status
         live = self._activities.live.get(self._id)
         if live is not None:
@@ -253,6 +261,21 @@ class Handle(Generic[R_co]):
             CommandDeniedError: the step does not stand interrupted. The refusal is recorded.
         """
         await self._commanded.resolve(self._id, path, value, error=error, by=by, reason=reason)
+
+    async def retry(self, *, timeout: float | None = None, by: str | None = None, reason: str | None = None) -> None:
+        """Run the activity again, which has failed, as far as nothing was done about what it failed of; see
+        `Engine.retry`. Durable when it returns.
+
+        Args:
+            timeout: seconds until a new deadline; needed where the old one has passed.
+            by: who asks.
+            reason: why.
+
+        Raises:
+            CommandDeniedError: it has not failed, or something was done about all that it failed of. The refusal is
+                recorded, and names where to fork it.
+        """
+        await self._commanded.retry(self._id, timeout=timeout, by=by, reason=reason)
 
     async def fork(
         self, *, at: str, id: str | None = None, by: str | None = None, reason: str | None = None

@@ -76,7 +76,7 @@ class History:
         outcomes: the live outcomes, ends of branches and cancels among them, in journal order. The end of a branch
             that lost is none: nothing waits for it, and it comes about again by the decision before it.
         resumes: where it was resumed in another process. Parking it had interrupted nothing.
-        crashes: its crashes.
+        restarts: what a further run followed: its crashes, and the retries after it had failed.
         cancelling: the cancel that was recorded, if one was.
         last: its last record.
     """
@@ -90,7 +90,7 @@ class History:
         self.drawn: dict[str, dict[str, bool]] = {}
         self.outcomes: list[StoredRecord] = []
         self.resumes: list[int] = []
-        self.crashes: list[StoredRecord] = []
+        self.restarts: list[StoredRecord] = []
         self.cancelling: StoredRecord | None = None
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
@@ -100,7 +100,10 @@ class History:
                 if record.facts["cause"] != "unparked":
                     self.resumes.append(record.seq)
             elif record.kind == "activity.crashed":
-                self.crashes.append(record)
+                self.restarts.append(record)
+            elif record.kind == "activity.retried":
+                self.restarts.append(record)
+                self._go_on_without_cancel(record)
             elif record.kind == "activity.cancelling" and self.cancelling is None:
                 self.cancelling = record
                 self.outcomes.append(record)
@@ -110,13 +113,19 @@ class History:
     @property
     def run(self) -> int:
         """The number of the run that follows."""
-        return len(self.crashes) + 1
+        return len(self.restarts) + 1
 
     def interruptions_of(self, path: str, seq: int) -> int:
         """How often a call may have been begun after a record, and left none of its own: once for each resume after it,
         and for each restart that tries the call, or a branch around it, anew."""
         resumed = sum(at > seq for at in self.resumes)
-        return resumed + sum(crash.seq > seq and _tries_anew(crash, path) for crash in self.crashes)
+        return resumed + sum(restart.seq > seq and _tries_anew(restart, path) for restart in self.restarts)
+
+    def _go_on_without_cancel(self, retried: StoredRecord) -> None:
+        """A deadline that has passed is forgotten where there is a new one."""
+        if self.cancelling is not None and not retried.facts.get("cancelling"):
+            self.outcomes.remove(self.cancelling)
+            self.cancelling = None
 
     def _read(self, record: StoredRecord, path: str, *, live: bool) -> None:
         kind = record.kind
@@ -162,8 +171,8 @@ def generation_of(records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
     return records[first:]
 
 
-def _tries_anew(crash: StoredRecord, path: str) -> bool:
-    superseded = crash.facts["superseded"]
+def _tries_anew(restart: StoredRecord, path: str) -> bool:
+    superseded = restart.facts["superseded"]
     if not superseded:
         return False
     branches = [branch for branch in around(path) if branch]
@@ -192,5 +201,5 @@ def superseded_at(records: Sequence[StoredRecord]) -> dict[str, int]:
     return {path: record.seq for record in records if record.kind in SUPERSEDING for path in record.facts["superseded"]}
 
 
-SUPERSEDING = ("activity.crashed", "step.resolved")
+SUPERSEDING = ("activity.crashed", "activity.retried", "step.resolved")
 """The kinds whose records name the paths whose outcomes are forgotten."""

@@ -21,8 +21,10 @@ from engine.activities.execution import Ending, Execution
 from engine.activities.history import History
 from engine.activities.permitted import KEPT, TABLE
 from engine.activities.resolving import Resolution, resolved
+from engine.activities.retrying import Retrial, retrial_of
 from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
+from engine.activities.waiting import after
 from engine.actors import ChildSpec, Ref, RestartType
 from engine.codec import canonical, parse_exactly
 from engine.errors import ActorStoppedError, ChildExistsError, DefinitionError, NoEngineError
@@ -383,6 +385,45 @@ class Activities:
         """Settle a step that stands interrupted, and have its activity go on, which is blocked on its account."""
         records = self._records_of(id)
         self._go_on(id, [*records, self._record_resolved(resolution, records, command)], cause="resumed")
+
+    def retrial_of(self, id: str, *, timeout: float | None) -> Retrial:
+        """What a retry of an activity forgets, which has failed.
+
+        Raises:
+            CommandDeniedError: it cannot be retried.
+        """
+        return retrial_of(id, self._records_of(id), has_time=timeout is not None)
+
+    def retry(self, id: str, *, command: int, timeout: float | None) -> None:
+        """Have an activity run again that has failed, and can be retried.
+
+        Args:
+            id: the activity.
+            command: the `seq` of the command.
+            timeout: seconds until its new deadline, if it gets one.
+        """
+        records = self._records_of(id)
+        retrial = self.retrial_of(id, timeout=timeout)
+        history = History(records)
+        at = self._around.stamp()
+        facts: dict[str, Any] = {
+            "generation": history.started.facts["generation"],
+            "command": command,
+            "superseded": retrial.superseded,
+        }
+        if timeout is not None:
+            facts["deadline"] = after(at, timeout)
+        if retrial.cancelling:
+            facts["cancelling"] = True
+        name, run = history.started.name, history.run + 1
+        retried = StoredRecord(
+            self._journal.last_seq + 1, id, "activity.retried", name, None, run, at, None, facts, None
+        )
+        begin = self.admission.to_begin_from(name or "", [*records, retried])
+        if begin is None:
+            self._standing[id] = ActivityStatus.CANCELLING if retrial.cancelling else ActivityStatus.RUNNING
+            begin = functools.partial(self._landed, id)
+        self._journal.append(id, "activity.retried", name=name, run=run, at=at, facts=facts, ended=True, landed=begin)
 
     def _go_on(self, id: str, records: Sequence[StoredRecord], *, cause: str) -> None:
         state = self._journal.activity(id)

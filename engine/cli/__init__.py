@@ -8,7 +8,7 @@ prints all the rest. Nothing imports this room but the console script.
 
 from __future__ import annotations
 
-from engine.cli import activities, check, completion, events, fork, report, resolve, resume, run, tree, verify
+from engine.cli import activities, check, completion, events, fork, report, resolve, resume, retry, run, tree, verify
 from engine.cli.program import program
 
 for verb in (
@@ -19,6 +19,7 @@ for verb in (
     tree.show_tree,
     resolve.resolve,
     resume.resume,
+    retry.retry,
     fork.fork,
     check.check_activities,
     verify.verify,

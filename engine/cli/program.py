@@ -155,8 +155,8 @@ Shell completion, in ~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish:
 def program(ctx: click.Context) -> None:
     """Durable, auditable workflows that need no server: one Python process and one file.
 
-    The journal is what --journal names, or $PLAYBILL_JOURNAL. All verbs but `run`, `resume` and `fork` only read
-    it, also while an engine is writing it.
+    The journal is what --journal names, or $PLAYBILL_JOURNAL. All verbs but `run` and those that command, as `retry`,
+    only read it, also while an engine is writing it.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

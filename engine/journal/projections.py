@@ -41,6 +41,7 @@ _NEW_ACTIVITY: Row = {
     "started_at": None,
     "ended": None,
     "ended_at": None,
+    "retried": None,
 }
 
 
@@ -164,6 +165,11 @@ def _activity_status(to: Projections, record: Projected) -> None:
         to.update("activities", (record.stream,), status=str(status), runs=record.run, due=None)
 
 
+def _activity_retried(to: Projections, record: Projected) -> None:
+    _activity_status(to, record)
+    to.update("activities", (record.stream,), ended=None, ended_at=None, retried=record.seq)
+
+
 def _activity_parked(to: Projections, record: Projected) -> None:
     due = record.facts.get("due")
     to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run, due=due)
@@ -213,8 +219,9 @@ PROJECTED: Mapping[str, _Apply] = {
     **{
         kind: _activity_ended if kind in TERMINAL_KINDS else _activity_status
         for kind in STATUS_AFTER
-        if kind not in ("command.accepted", "activity.started", "activity.parked")
+        if kind not in ("command.accepted", "activity.started", "activity.parked", "activity.retried")
     },
+    "activity.retried": _activity_retried,
     "activity.parked": _activity_parked,
     "subscriber.attached": _subscriber_attached,
     "delivery.handled": _delivery_handled,

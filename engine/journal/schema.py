@@ -153,6 +153,13 @@ def m004_deadlines(db: Database) -> None:
     )
 
 
+@migrations()
+def m005_retries(db: Database) -> None:
+    """Who was retried and has not ended since: the records of these go on counting those before them."""
+    _table(db, "activities").add_column("retried", int)
+    db.execute("CREATE INDEX activities_retried ON activities(id) WHERE retried IS NOT NULL AND ended IS NULL")
+
+
 SCHEMA = tuple(migration.name for migration in migrations.pending(Database(memory=True)))
 """Names of all migrations that this version knows, in order."""
 

@@ -184,11 +184,15 @@ class SQLiteJournal:
         connection.execute("PRAGMA busy_timeout = 0")
         self._reader = connect(self.path, read_only=True)
         tree = tree or _restore_tree(connection)
-        writer = Writer(connection, tree=tree, stamp=stamp, commit_delay=commit_delay)
+        writer = Writer(connection, tree=tree, stamp=stamp, commit_delay=commit_delay, reopened=self._reopened())
         self._writer = writer
         # The hot path calls the writer's own methods, not a wrapper for each.
         self.append, self.durable, self.durable_within = writer.append, writer.durable, writer.durable_within
         self._describe(version)
+
+    def _reopened(self) -> list[str]:
+        """The activities that were retried, and have not ended since."""
+        return [id for (id,) in self._read("SELECT id FROM activities WHERE retried IS NOT NULL AND ended IS NULL")]
 
     def _describe(self, version: str) -> None:
         """Record that the journal was made or migrated, and who opens it."""

@@ -28,7 +28,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
@@ -49,7 +49,7 @@ RETRY_FIRST = 0.01
 RETRY_LONGEST = 1.0
 """Seconds between tries of a commit that fails, doubled from the first to the longest."""
 
-_STARTED, _PARKED = "activity.started", "activity.parked"
+_STARTED, _PARKED, _RETRIED = "activity.started", "activity.parked", "activity.retried"
 
 _HOPELESS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
 """What no further try mends: a constraint that the records break, a connection that is closed."""
@@ -125,7 +125,13 @@ class Writer:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, *, tree: Tree, stamp: Callable[[], str], commit_delay: float = 0.0
+        self,
+        connection: sqlite3.Connection,
+        *,
+        tree: Tree,
+        stamp: Callable[[], str],
+        commit_delay: float = 0.0,
+        reopened: Iterable[str] = (),
     ) -> None:
         """Take over a journal's connection, which nobody else uses from then on.
 
@@ -134,6 +140,7 @@ class Writer:
             tree: the log's tree, at the journal's size.
             stamp: gives the present instant, as `at` holds it.
             commit_delay: seconds to wait for further records before each commit; 0 for none.
+            reopened: the streams that had ended and go on: their records hold `before` all the same.
         """
         self._connection = connection
         self._tree = tree
@@ -156,6 +163,7 @@ class Writer:
         # The hash chains of the activities that began in this process and run: their end needs no reading back. Those
         # that are pending or parked have none: there may be a million of them.
         self._chains: dict[str, tuple[int, bytes]] = {}
+        self._reopened = set(reopened)
         self._registered: trio.Event | None = None
         self._place = CommitPlace()
         self._clock_jumps = False
@@ -430,6 +438,8 @@ class Writer:
             if chain is not None and (kind in TERMINAL_KINDS or stream in over):
                 over.add(stream)
                 facts = _with_before(facts, chain)
+                if kind in TERMINAL_KINDS:
+                    self._reopened.discard(stream)
             salt = committed = None
             if data is not None:
                 salt = salts[at_salt : at_salt + SALT_SIZE]
@@ -443,7 +453,7 @@ class Writer:
                     parked.append(stream)
             rows.append((seq, stream, kind, name, path, run, at, by, facts, data, salt, leaf, None))
         rows[-1] = (*rows[-1][:-1], self._tree.root())
-        for stream in (*over, *parked):
+        for stream in (*(over - self._reopened), *parked):
             chains.pop(stream, None)
 
     def _load_chains(self, batch: Batch) -> None:
@@ -454,6 +464,9 @@ class Writer:
                     self._chains[draft[1]] = (0, EMPTY_CHAIN)
         ended_before = self._ended
         batch.ended.update([draft[1] for draft in batch.drafts if draft[1] in ended_before])
+        self._reopened.update([draft[1] for draft in batch.drafts if draft[2] == _RETRIED])
+        if self._reopened:
+            batch.ended |= {draft[1] for draft in batch.drafts} & self._reopened
         ending = {draft[1] for draft in batch.drafts if draft[2] in TERMINAL_KINDS} | batch.ended
         for stream in ending - self._chains.keys():
             count, chain = 0, EMPTY_CHAIN

@@ -33,7 +33,7 @@ from engine.testing.opening import spare_the_disk
 
 R = TypeVar("R")
 
-_OBEYED = ("step.resolved", "activity.started", "activity.resumed")
+_OBEYED = ("step.resolved", "activity.started", "activity.resumed", "activity.retried")
 """Records of one commit with the command before them, which a cut therefore does not part from it."""
 
 
