@@ -16,7 +16,7 @@ import trio.testing
 from engine import ActivityStatus, Engine
 from engine.testing import Death, live
 
-ENDED = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.BLOCKED)
+ENDED = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED, ActivityStatus.BLOCKED)
 
 
 @attrs.define

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -24,11 +25,14 @@ import trio
 import trio.testing
 
 from engine import (
+    ActivityCancelledError,
     ActivityFailedError,
     ActivityStatus,
     ConcurrentContextError,
     Context,
     DefinitionError,
+    Engine,
+    Handle,
     NonDeterminismError,
     PayloadError,
     Restart,
@@ -39,23 +43,14 @@ from engine import (
     step,
 )
 from engine.testing import Death, TrioTime, crash_everywhere, live
-from tests.activities.stage import Stage
+from tests.activities.stage import ENDED, Stage
 
 NOT_YET: dict[int, str] = {
-    1: "receive, cleanup, pausing and parking",
-    2: "cancel and cleanup",
-    3: "cleanup",
-    4: "at_most_once and resolve",
-    6: "cancel",
     7: "continue_as_new",
     9: "receive",
-    12: "cleanup and cancel",
     18: "receive",
     19: "children",
-    25: "the forgotten await",
-    26: "cancel",
-    27: "deadlines",
-    30: "retry and fork",
+    30: "retry",
     31: "continue_as_new",
     33: "promises",
 }
@@ -130,6 +125,122 @@ SOON = Restart(3, 60, initial=0.1, jitter=0)
 
 
 # ---------------------------------------------------------------------------------------------------- lost or doubled
+
+
+async def _saga(world: World, name: str, seconds: float, ctx: Context) -> None:
+    """Reserve, work for a while, and release whatever comes."""
+    reserved = False
+    try:
+        await ctx.step(world.do, f"reserve {name}", name="reserve")
+        reserved = True
+        await ctx.sleep(seconds)
+    finally:
+        if reserved:
+            async with ctx.cleanup():
+                await ctx.step(world.do, f"release {name}", name="release")
+
+
+async def test_program_01_parking_draining_and_pausing_run_no_compensation(
+    stage: Stage, world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        await _saga(world, "a", 10_000, ctx)
+
+    async def drain(engine: Engine) -> None:
+        await engine.start(a, id="it")
+        await trio.sleep(5)
+
+    async def pause(engine: Engine) -> None:
+        handle = await engine.start(a, id="it")
+        await trio.sleep(5)
+        await handle.pause()
+        await handle.wait(ActivityStatus.PAUSED)
+        await trio.sleep(5)
+        await handle.resume()
+        await trio.sleep(5)
+
+    for number in range(12):
+        death = Death(at=("activity.resumed", None), told=number % 2 == 0) if number % 3 == 2 else Death()
+        await stage.life((drain, pause, drain)[number % 3], a, death=death)
+        assert world.done == ["reserve a"]
+    await stage.played(a)
+    assert world.done == ["reserve a", "release a"]
+
+
+async def test_program_02_a_cancel_that_is_seen_again_at_a_replay_skips_no_compensation(world: World) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        await ctx.gather(*(functools.partial(_saga, world, name, 1_000) for name in ("left", "right")))
+
+    async def cancel(handle: Handle[Any]) -> None:
+        await trio.sleep(10)
+        await handle.cancel()
+
+    def check() -> None:
+        for name in ("left", "right"):
+            assert world.is_before(f"reserve {name}", f"release {name}")
+
+    with pytest.raises(ActivityCancelledError):
+        await crash_everywhere(a, setup=world.forget, drive=cancel, check=check)
+
+
+async def test_program_02_losers_compensate_what_they_did_however_often_they_are_killed(world: World) -> None:
+    async def win(ctx: Context) -> str:
+        await ctx.sleep(5)
+        return "won"
+
+    @activity(name="a")
+    async def a(ctx: Context) -> Any:
+        return list(await ctx.race(loser=functools.partial(_saga, world, "a", 1_000), winner=win))
+
+    def check() -> None:
+        assert world.is_before("reserve a", "release a")
+
+    assert (await crash_everywhere(a, setup=world.forget, check=check)).result == ["winner", "won"]
+
+
+async def test_program_03_a_begun_branch_that_has_no_slot_yet_compensates_when_it_is_cancelled(world: World) -> None:
+    async def branch(ctx: Context, number: int) -> None:
+        match number:
+            case 0:
+                await ctx.sleep(1)
+            case 1:
+                await _saga(world, "a", 1_000, ctx)
+            case _:
+                await ctx.sleep(1)
+                await ctx.step(world.fail, "fail", name="fail")
+
+    @activity(name="a", fatal=(BoomError,))
+    async def a(ctx: Context) -> None:
+        await ctx.map(branch, [0, 1, 2], limit=2)
+
+    def check() -> None:
+        assert world.is_before("reserve a", "release a")
+
+    with pytest.raises(ActivityFailedError, match="BoomError"):
+        await crash_everywhere(a, setup=world.forget, check=check)
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_program_04_what_is_to_be_done_at_most_once_is_not_done_again_by_anybody(
+    stage: Stage, world: World, told: bool
+) -> None:
+    @step(name="pay", at_most_once=True)
+    async def pay() -> None:
+        await world.fail("pay")
+
+    @activity(name="a", restart=SOON)
+    async def a(ctx: Context) -> None:
+        await ctx.step(pay)
+
+    assert await stage.status(a, id="unharmed") is ActivityStatus.FAILED
+    assert world.done == ["pay"]
+    await stage.killed(a, at=("step.intended", "pay"), told=told)
+    assert await stage.status(a) is ActivityStatus.BLOCKED
+    assert world.done == ["pay", "pay"][: 1 + told]
+    with pytest.raises(DefinitionError):
+        step(at_most_once=True, retry=Retry(2))(_nothing)
 
 
 async def test_program_05_what_failed_under_a_lock_is_not_done_again_without_it(world: World) -> None:
@@ -207,6 +318,33 @@ async def test_program_05_a_handled_failure_is_kept_when_a_bug_follows(world: Wo
     assert (await crash_everywhere(a, setup=world.forget, check=check)).result == "mended"
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_program_06_what_was_recorded_is_given_though_a_cancel_comes_meanwhile(
+    tmp_path: Path, world: World, ticks: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        await _saga(world, "a", 1_000, ctx)
+
+    async def cancel(engine: Engine) -> None:
+        handle = await engine.start(a, id="it")
+        while not world.done and await handle.status() not in ENDED:
+            await trio.lowlevel.checkpoint()
+        for _ in range(ticks):
+            await trio.lowlevel.checkpoint()
+        await handle.cancel()
+        await handle.wait(*ENDED)
+
+    for seq in range(4, 12):
+        for told in (False, True):
+            stage = Stage(tmp_path / f"{seq}-{told}.db")
+            world.forget()
+            await stage.life(cancel, a, death=Death(after=seq, told=told))
+            await stage.life(cancel, a)
+            paths = [record["path"] for record in stage.records("step.completed")]
+            assert paths in ([], ["reserve", "cleanup/release"])
+
+
 async def test_program_08_what_is_drawn_before_a_kill_is_drawn_after_it(world: World) -> None:
     @activity(name="a")
     async def a(ctx: Context) -> None:
@@ -262,6 +400,37 @@ async def test_program_11_a_thread_that_is_late_has_ended_when_its_next_attempt_
     await stage.played(a)
     assert beside == [0, 0]
     assert stage.story() == ["step.failed work", "step.completed work", "activity.completed"]
+
+
+async def test_program_12_a_compensation_has_its_time_again_after_an_hour_without_a_process(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def undo(what: str) -> None:
+        await trio.sleep(20)
+        stage.done.append(what)
+
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        try:
+            await ctx.sleep(1_000)
+        finally:
+            # Both together would take longer than it has, and each alone longer than a cancel.
+            async with ctx.cleanup(within=30):
+                await ctx.step(undo, "one", name="one")
+                await ctx.step(undo, "other", name="other")
+
+    async def cancel(engine: Engine) -> None:
+        handle = await engine.start(a, id="it")
+        await trio.sleep(5)
+        await handle.cancel()
+        await handle.wait(*ENDED)
+
+    settings = Settings(cancel_within=10)
+    await stage.life(cancel, a, death=Death(at=("step.completed", "cleanup/one")), settings=settings)
+    await trio.sleep(3_600)
+    assert await stage.status(a, settings=settings) is ActivityStatus.CANCELLED
+    assert stage.done == ["one", "other"]
+    assert stage.records("activity.cancelled")[0]["facts"]["cause"] == "command"
 
 
 # ---------------------------------------------------------------------------------------------------- wrong results
@@ -536,6 +705,80 @@ async def test_program_24_a_context_that_two_tasks_use_fails_the_activity_at_onc
     assert len(stage.done) == 1
     assert stage.records("activity.failed")[0]["facts"]["error"].endswith("ConcurrentContextError")
     assert stage.records("activity.crashed") == []
+
+
+@pytest.mark.filterwarnings("error")
+async def test_program_25_a_call_that_is_not_awaited_is_an_error_and_not_nothing(stage: Stage) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        ctx.emit("it.happened", 1)
+        await ctx.step(_nothing, name="after")
+
+    assert await stage.status(a) is ActivityStatus.FAILED
+    assert "ctx.emit" in stage.records("activity.failed")[0]["data"]["error"]["message"]
+
+
+async def test_program_26_a_cancel_that_is_swallowed_is_raised_at_every_call_again(world: World) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> str:
+        for number in range(1_000):
+            try:
+                await ctx.sleep(1)
+                await ctx.step(world.do, number, name="work")
+            except BaseException:
+                pass
+        return "nonsense"
+
+    async def cancel(handle: Handle[Any]) -> None:
+        await trio.sleep(2.5)
+        await handle.cancel()
+
+    def check() -> None:
+        # At most three lives, and two and a half seconds of each.
+        assert max(world.done) < 9
+
+    with pytest.raises(ActivityCancelledError):
+        await crash_everywhere(a, setup=world.forget, drive=cancel, check=check)
+
+
+async def test_program_27_a_deadline_ends_the_activity_and_no_restart_follows(world: World) -> None:
+    @activity(name="a", timeout=100, restart=SOON)
+    async def a(ctx: Context) -> None:
+        await _saga(world, "a", 1_000, ctx)
+
+    def check() -> None:
+        assert world.is_before("reserve a", "release a")
+
+    with pytest.raises(ActivityFailedError, match="ActivityTimeoutError"):
+        await crash_everywhere(a, setup=world.forget, check=check)
+
+
+async def test_program_27_a_deadline_takes_on_what_is_paused_and_does_nothing_in_a_cleanup(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a", timeout=100)
+    async def a(ctx: Context) -> None:
+        try:
+            await ctx.sleep(1_000)
+        finally:
+            async with ctx.cleanup(within=None):
+                await ctx.sleep(200)
+                await ctx.step(_nothing, name="release")
+
+    async def pause(engine: Engine) -> ActivityStatus:
+        handle = await engine.start(a, id="it")
+        await trio.sleep(1)
+        await handle.pause()
+        return await handle.wait(*ENDED)
+
+    async def cancel(engine: Engine) -> ActivityStatus:
+        handle = await engine.start(a, id="other")
+        await trio.sleep(1)
+        await handle.cancel()
+        return await handle.wait(*ENDED)
+
+    assert await stage.life(pause, a) is ActivityStatus.FAILED
+    assert await stage.life(cancel, a) is ActivityStatus.CANCELLED
 
 
 async def test_program_28_crashes_that_get_no_further_are_counted_however_slow_they_are(
