@@ -88,6 +88,16 @@ def check_by(text: str) -> None:
         raise PayloadError("by", _fault(text))
 
 
+def check_message_id(text: str) -> None:
+    """Refuses a text that cannot be a message's id.
+
+    Raises:
+        PayloadError: it is not of the form that this module's docstring gives; `path` is `message_id`.
+    """
+    if not isinstance(text, str) or not _TEXT(text) or not _fits(text):
+        raise PayloadError("message_id", _fault(text))
+
+
 def _fits(text: str) -> bool:
     return text.isascii() or len(text.encode()) <= LONGEST
 

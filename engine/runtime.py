@@ -30,6 +30,8 @@ from engine.activities import (
     Context,
     Flights,
     Handle,
+    Letter,
+    Post,
     RestInstrument,
     Running,
     Step,
@@ -60,7 +62,7 @@ from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, 
 from engine.journal import ENGINE_STREAM, SUBSCRIBER_STREAMS, SQLiteJournal, StoredRecord
 from engine.journal.events import event_of
 from engine.journal.origin import user_at_host
-from engine.messages import Command, Event, check_by, check_id
+from engine.messages import Command, Event, check_by, check_id, check_message_id, check_name
 from engine.messages import new_id as an_id
 from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
@@ -281,6 +283,7 @@ class Engine:
                 instrument=RestInstrument(),
                 max_payload=settings.max_payload,
                 flights=Flights(),
+                post=Post(journal, now),
             )
             activities = Activities(
                 around,
@@ -623,6 +626,11 @@ class Engine:
             await self._commanding.obey(kind, id, asked, timeout=timeout)
             return 1
         assert not isinstance(target, str)
+        ids = await self._selected(target)
+        return await self._commanding.obey_many(kind, ids, target.as_facts(), asked, timeout=timeout)
+
+    async def _selected(self, target: ActivityFilter) -> list[str]:
+        """The ids of the activities that a filter selects."""
         ids = []
         # As of what is durable now; it is read page by page.
         with Ledger.open(self._journal.path) as ledger:
@@ -630,7 +638,7 @@ class Engine:
                 ids.append(row.id)
                 if not len(ids) % 100:
                     await trio.lowlevel.checkpoint()
-        return await self._commanding.obey_many(kind, ids, target.as_facts(), asked, timeout=timeout)
+        return ids
 
     async def resolve(
         self,
@@ -710,6 +718,92 @@ class Engine:
         state = self._journal.activity(chosen)
         definition = None if state is None else self._activities.definitions.get(state.name)
         return self.handle(chosen) if definition is None else self.handle(chosen, definition)
+
+    async def send(
+        self,
+        target: str | ActivityFilter,
+        message: object,
+        /,
+        *,
+        message_id: str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Send an activity a message, which is kept until `ctx.receive` takes it. Durable when this returns.
+
+        Args:
+            target: the activity's id; or a filter, for all that it selects and that have not ended.
+            message: the message, of any type that can be encoded.
+            message_id: its id; a new UUIDv7, unless given. The same id with the same message is kept once.
+            by: who sends it.
+            reason: why.
+
+        Returns:
+            How many activities have it.
+
+        Raises:
+            PayloadError: the message cannot be encoded, or an id is none; nothing was recorded.
+            IdConflictError: the activity was sent another message of this id.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended. The refusal is recorded.
+            CommandDeniedError: `authorize` refused. The refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded within `commit_within`, and may still be: send
+                it again with the same id.
+
+        Cancelling leaves open whether it is recorded.
+        """
+        letter = Letter.of(message, self._settings.max_payload)
+        return await self._send(target, letter, message_id, by, reason, message)
+
+    async def send_typed(
+        self,
+        target: str,
+        type: str,
+        value: object,
+        /,
+        *,
+        message_id: str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        """Send a message whose class is not at hand, as the command line does: see `send`. No part of the promised
+        interface.
+
+        Args:
+            target: the activity's id.
+            type: the message's class, as `package.module.Class`, or its bare name.
+            value: what it holds: plain JSON values.
+            message_id, by, reason: as of `send`.
+        """
+        check_name(type)
+        text = codec_for(Any).encode(value, "message")
+        check_size(text, self._settings.max_payload, "message")
+        return await self._send(target, Letter(type, text), message_id, by, reason, value)
+
+    async def _send(
+        self,
+        target: str | ActivityFilter,
+        letter: Letter,
+        message_id: str | None,
+        by: str | None,
+        reason: str | None,
+        message: object,
+    ) -> int:
+        _check_asked(by=by, reason=reason)
+        id = target if isinstance(target, str) else None
+        if id is not None:
+            check_id(id)
+        if message_id is not None:
+            check_message_id(message_id)
+        asked = self._asked(by, reason)
+        if self._authorize is not None:
+            command = Command(None, (message,), kind="send", id=id, by=by, reason=reason)
+            await self._check_authorized(command, "", f"[{letter.text}]", asked)
+        if isinstance(target, str):
+            await self._commanding.send(target, letter, asked, message_id=message_id)
+            return 1
+        ids = await self._selected(target)
+        return await self._commanding.send_many(ids, target.as_facts(), letter, asked, message_id=message_id)
 
     def _asked(self, by: str | None, reason: str | None) -> Asked:
         return Asked(by=by, reason=reason, via=self.via, origin=self._origin)

@@ -128,6 +128,18 @@ WORDS: Mapping[str, Words] = {
         "Derived: the events from outside, by their ids, so that none is published twice.",
         {"id": "The event's id.", "record": "The event's record."},
     ),
+    "messages": Words(
+        "Derived: the messages that activities were sent, by their ids, so that none is kept twice.",
+        {
+            "activity": "The id of the activity that was sent it.",
+            "id": "The message's id.",
+            "type": "Its class, as `package.module.Class`.",
+            "sender": "The id of the activity that sent it, where one did.",
+            "received": "The message's record; its `data` holds the message.",
+            "taken": "The record with which the activity received it, unless it was given back since.",
+            "unread": "The record that says that the activity has ended without receiving it.",
+        },
+    ),
     "tiles": Words(
         "Hashes of the Merkle tree, 256 in a tile, so that it can be taken up again without reading all records.",
         {

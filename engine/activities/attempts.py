@@ -231,6 +231,8 @@ class StepCall:
             raise self._rebuilt from None
         if self.run.ended:
             await self.run.hold()
+        if self.scope.takings:
+            self.scope.consume()
         at = self.run.stamp()
         seq = self.run.journal.append(
             self.run.id,
@@ -265,6 +267,8 @@ class StepCall:
         due = None if delay is None else after(at, delay)
         if due is not None:
             facts += f',"retry_at":"{due}"'
+        if self.scope.takings:
+            self.scope.consume()
         seq = run.journal.append(
             run.id,
             "step.failed",

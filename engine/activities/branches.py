@@ -107,9 +107,10 @@ class Fork:
         self._is_race = is_race
         self._next = 0
         self._active = 0
-        # Whether no further branch is entered; and whether no further end decides.
+        # Whether no further branch is entered; whether no further end decides; and whether one is recorded that does.
         self._closed = False
         self._is_settled = False
+        self._is_decided = False
         if not plain:
             context._run.is_branched = True
         opened = context._scope.last_seq
@@ -217,7 +218,7 @@ class Fork:
         elif branch.path in run.branches:
             await self._match_end(branch, outcome)
         elif outcome != "cancelled" or branch.context._is_cancelled:
-            await self._record_end(branch, outcome)
+            outcome = await self._record_end(branch, outcome)
         recorded = run.branches.get(branch.path)
         if outcome == "cancelled" or branch.context._is_cancelled:
             # The call as a whole is being cancelled, or was decided.
@@ -225,7 +226,7 @@ class Fork:
         elif recorded is not None and recorded.facts["outcome"] in ("cancelled", "late"):
             # It will be decided, as far as is recorded: the decision is handed out after this.
             self._closed = True
-        elif self._may_decide(branch) and not self._is_settled:
+        elif self._may_decide(branch) and outcome != "late" and not self._is_settled:
             await self._decide()
 
     async def _match_end(self, branch: Branch, outcome: str) -> None:
@@ -239,11 +240,15 @@ class Fork:
         if was != outcome and not (was == "late" and outcome in ("value", "error")):
             run.diverge(f"{was} of branch {branch.path}", f"{outcome} of branch {branch.path}")
         branch.seq = recorded.seq
+        if was in ("cancelled", "late"):
+            branch.context._scope.consume()
         if was in ("value", "error") and run.replay is not None:
             await run.replay.turn(recorded)
             run.give(branch.context._scope, recorded.seq, recorded.at)
 
-    async def _record_end(self, branch: Branch, outcome: str) -> None:
+    async def _record_end(self, branch: Branch, outcome: str) -> str:
+        """Record the end, as what it is: `late` where another has decided before it. Where it counts, wait until it is
+        durable and its turn has come."""
         run = self._run
         if branch.context._is_doomed and run.replay is None:
             await run.wait_for_cancel(branch.context)
@@ -252,8 +257,10 @@ class Fork:
             # What is recorded of others came before it; but where it is cancelled meanwhile, it ends now.
             await run.replay.leave(lambda: branch.context._is_cancelled)
             if run.fenced:
-                return
+                return outcome
             lost = branch.context._is_cancelled
+        # Of two that end in one commit the first decides, though nobody was told yet.
+        lost = lost or self._is_decided
         if lost and outcome != "cancelled":
             outcome = "late"
         facts = (
@@ -265,14 +272,21 @@ class Fork:
             tree = encode_error(branch.error)
             facts += f',"error":{quoted(tree["type"])}'
             data = f'{{"error":{orjson.dumps(tree).decode()}}}'
+        returned = branch.context._scope.consume() if lost else []
+        if returned:
+            facts += f',"returned":{orjson.dumps([message.facts["id"] for message in returned]).decode()}'
         at = run.stamp()
         branch.seq = run.journal.append(
             run.id, "branch.ended", path=branch.path, run=run.number, at=at, facts=facts + "}", data=data
         )
+        self._is_decided = self._is_decided or (not lost and self._may_decide(branch))
+        for message in returned:
+            run.inbox.put(message)
         # The end of one that lost decides nothing, and nobody is given it.
         if not lost:
             await run.settle(branch.seq, branch.context)
             run.give(branch.context._scope, branch.seq, at)
+        return outcome
 
     async def _decide(self) -> None:
         """A branch has decided, and that is durable: no further one is entered, and the others are cancelled."""

@@ -19,6 +19,7 @@ import trio.testing
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution, arguments_of
 from engine.activities.history import History
+from engine.activities.posting import Post
 from engine.activities.replay import RestInstrument
 from engine.activities.run import Run
 from engine.activities.surroundings import Flights, Surroundings
@@ -112,13 +113,16 @@ class _Rehearsal(Execution):
         self.end: tuple[str, Mapping[str, Any], str | None] | None = None
         self._records = records
         self._was = next((record for record in reversed(records) if _is_its_own_end(record)), None)
+        journal = cast(Store, _Unwritten(records, self._ends_with))
+        stamp = SystemClock().stamp
         around = Surroundings(
-            journal=cast(Store, _Unwritten(records, self._ends_with)),
-            stamp=SystemClock().stamp,
+            journal=journal,
+            stamp=stamp,
             publish=lambda topic, record: None,
             instrument=_Frontier(self._come_to_the_frontier),
             max_payload=2**62,
             flights=Flights(),
+            post=Post(journal, stamp),
             cancel_within=math.inf,
             errands=errands,
         )

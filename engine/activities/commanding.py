@@ -8,16 +8,17 @@ leaves the rest to the next engine that has the definitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
 from engine.activities.obeying import Activities, Asked
 from engine.activities.permitted import KEPT, REFUSED, SAME, TABLE
+from engine.activities.posting import Letter
 from engine.activities.resolving import Resolution, unresolvable
-from engine.errors import ActivityEndedError, ActivityNotFoundError, CommandDeniedError
+from engine.errors import ActivityEndedError, ActivityNotFoundError, CommandDeniedError, IdConflictError
 from engine.journal import ENDED, ENGINE_STREAM, Store
-from engine.messages import ActivityStatus
+from engine.messages import ActivityStatus, new_id
 
 
 class Commanding:
@@ -33,6 +34,7 @@ class Commanding:
             within: seconds after which the wait for a commit is given up.
         """
         self._activities = activities
+        self._post = activities.post
         self._journal = journal
         self._stamp = stamp
         self._within = within
@@ -75,17 +77,7 @@ class Commanding:
         if denied is None and resolution is not None:
             denied = unresolvable(resolution.path, self._journal.histories([id])[id])
         if denied is not None:
-            unknown = isinstance(denied, ActivityNotFoundError)
-            seq = self._activities.deny(
-                None if unknown else id,
-                target=id,
-                name=self._activities.name_of(id),
-                rule=denied.reason,
-                command=command,
-                asked=asked,
-            )
-            await self._journal.durable_within(seq, self._within)
-            raise denied
+            await self._refuse(command, id, denied, asked)
         await self._journal.durable_within(self._accept(command, id, asked, resolution, timeout), self._within)
 
     async def obey_many(
@@ -131,7 +123,101 @@ class Commanding:
         await self._journal.durable_within(self._journal.last_seq, self._within)
         return count
 
+    # ------------------------------------------------------------------------------------------------ messages
+
+    async def send(self, id: str, letter: Letter, asked: Asked, *, message_id: str | None) -> None:
+        """Obey a `send`: have an activity receive a message. Durable when it returns.
+
+        Args:
+            id: the activity.
+            letter: the message.
+            asked: who asked.
+            message_id: the message's id, where one was given: what was sent before is not kept twice.
+
+        Raises:
+            IdConflictError: it was sent another message of this id.
+            ActivityNotFoundError, ActivityEndedError: it cannot be sent anything. The refusal is recorded.
+            JournalFullError, JournalBusyError: it could not be recorded in time, and may still be.
+        """
+        before = None if message_id is None else self._post.find(id, message_id)
+        if before is not None:
+            if self._post.is_other(before, letter):
+                raise IdConflictError(before.facts["id"], "another message was sent with it; choose another id")
+            await self._journal.durable_within(before.seq, self._within)
+            return
+        denied = self._denied("send", id, None)
+        if denied is not None:
+            if self._activities.is_leaving(id):
+                await self._journal.durable_within(self._journal.last_seq, self._within)
+            await self._refuse("send", id, denied, asked, args=f"[{letter.text}]")
+        await self._journal.durable_within(
+            self._accept_message(id, letter, asked, message_id or new_id()), self._within
+        )
+
+    async def send_many(
+        self, ids: Iterable[str], selected: Mapping[str, Any], letter: Letter, asked: Asked, *, message_id: str | None
+    ) -> int:
+        """Have those of these activities receive a message that have not ended, and were not sent it before. Durable
+        when it returns.
+
+        Args:
+            ids: the activities that were selected.
+            selected: by what, for the record.
+            letter: the message.
+            asked: who asked.
+            message_id: the message's id, where one was given.
+
+        Returns:
+            How many have it.
+
+        Raises:
+            JournalFullError, JournalBusyError: it could not be recorded in time, and may still be.
+        """
+        chosen = message_id or new_id()
+        facts = asked.facts("send", message=chosen, selected=dict(selected))
+        self._journal.append(ENGINE_STREAM, "command.accepted", by=asked.by, facts=facts, data=asked.data())
+        count = 0
+        for id in ids:
+            if self._denied("send", id, None) is None:
+                if self._post.find(id, chosen) is None:
+                    self._post.put(id, letter, id=chosen, by=asked.by)
+                count += 1
+                if not count % 100:
+                    await self._journal.durable(self._journal.last_seq)
+                    await trio.lowlevel.checkpoint()
+        await self._journal.durable_within(self._journal.last_seq, self._within)
+        return count
+
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
+    def _accept_message(self, id: str, letter: Letter, asked: Asked, message_id: str) -> int:
+        self._journal.append(
+            id,
+            "command.accepted",
+            name=self._activities.name_of(id),
+            by=asked.by,
+            facts=asked.facts("send", message=message_id),
+            data=asked.data(),
+        )
+        return self._post.put(id, letter, id=message_id, by=asked.by).seq
+
     # ------------------------------------------------------------------------------------------------ whether
+
+    async def _refuse(
+        self, command: str, id: str, denied: CommandDeniedError, asked: Asked, *, args: str | None = None
+    ) -> NoReturn:
+        """Record a refusal, and raise it when that is durable."""
+        unknown = isinstance(denied, ActivityNotFoundError)
+        seq = self._activities.deny(
+            None if unknown else id,
+            target=id,
+            name=self._activities.name_of(id),
+            rule=denied.reason,
+            command=command,
+            asked=asked,
+            args=args,
+        )
+        await self._journal.durable_within(seq, self._within)
+        raise denied
 
     def _denied(self, command: str, id: str, timeout: float | None) -> CommandDeniedError | None:
         """Why the activity does not take the command now; `None` where it does."""
@@ -142,7 +228,7 @@ class Commanding:
             if status in ENDED:
                 return ActivityEndedError(id, str(status))
             return CommandDeniedError(f"activity {id!r} is {status}; {self._advice(command)}")
-        if status is ActivityStatus.BLOCKED and self._activities.is_leaving(id):
+        if command != "send" and status is ActivityStatus.BLOCKED and self._activities.is_leaving(id):
             return CommandDeniedError(f"activity {id!r} is about to be {status}; ask again")
         if command in ("resume", "resolve") and not self._activities.has_definition(id):
             name = self._activities.name_of(id)

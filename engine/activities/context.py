@@ -28,8 +28,10 @@ from engine.activities.cancelling import raise_cancelled
 from engine.activities.cleaning import Cleanup, cleaning
 from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
 from engine.activities.history import RecordedCall
+from engine.activities.receiving import receive
 from engine.activities.run import GIVEN_UP, Run
 from engine.activities.scopes import Scope
+from engine.activities.sending import send
 from engine.activities.waiting import Wait, after, rest_of, seconds_until, wait, wait_until
 from engine.clock import stamp_of
 from engine.codec import codec_for
@@ -55,6 +57,10 @@ Branch: TypeAlias = "Callable[[Context], Awaitable[R]]"
 
 
 _TEXTS = codec_for(dict[str, str])
+
+
+NO_ACTS = ("note.added", "scope.ended")
+"""Records after which a branch has still done nothing about the message that it received last."""
 
 
 @awaitable
@@ -422,7 +428,7 @@ class Context:
 
     def _branched(self, path: str, last_seq: int) -> Context:
         """A context for a branch, which belongs to the task that first uses it."""
-        return Context(self._run, self._run.scope(path, last_seq), parent=self)
+        return Context(self._run, self._run.scope(path, last_seq, self._scope), parent=self)
 
     # ------------------------------------------------------------------------------------------------ cleanup
 
@@ -618,6 +624,77 @@ class Context:
         await run.settle(seq, self)
         run.give(self._scope, seq, at)
 
+    # ------------------------------------------------------------------------------------------------ messages
+
+    @overload
+    async def receive(self, type: type[T1], /, *, where: Callable[[T1], bool] | None = None) -> T1: ...
+    @overload
+    async def receive(
+        self, type: type[T1], /, *, where: Callable[[T1], bool] | None = None, timeout: float | None
+    ) -> T1 | None: ...
+    @overload
+    async def receive(
+        self, a: type[T1], b: type[T2], /, *, where: Callable[[T1 | T2], bool] | None = None
+    ) -> T1 | T2: ...
+    @overload
+    async def receive(
+        self, a: type[T1], b: type[T2], /, *, where: Callable[[T1 | T2], bool] | None = None, timeout: float | None
+    ) -> T1 | T2 | None: ...
+    @overload
+    async def receive(
+        self, a: type[T1], b: type[T2], c: type[T3], /, *, where: Callable[[T1 | T2 | T3], bool] | None = None
+    ) -> T1 | T2 | T3: ...
+    @overload
+    async def receive(
+        self,
+        a: type[T1],
+        b: type[T2],
+        c: type[T3],
+        /,
+        *,
+        where: Callable[[T1 | T2 | T3], bool] | None = None,
+        timeout: float | None,
+    ) -> T1 | T2 | T3 | None: ...
+    async def receive(
+        self, *types: type, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+    ) -> Any:
+        """Receive the first message of these classes, waiting until there is one. Messages are kept in the order in
+        which they were sent until they are received, over restarts too; those of other classes stay where they are.
+
+        Args:
+            types: the class of the message, or up to three.
+            where: a predicate over the message, called with each that there is and each that comes; it must decide by
+                the message alone. One for which it does not hold stays where it is.
+            timeout: seconds to wait; for ever, unless given. Durable, as those of `sleep` are.
+
+        Returns:
+            The message; `None` when its time is over. A message counts that was sent up to the end of that time.
+
+        Raises:
+            DefinitionError: something is given that is no class, or the timeout is no number of seconds.
+            Exception: what `where` raised; the message stays where it is.
+
+        Cancelling ends the wait, and records `call.abandoned`; no message is lost by that. A branch that loses, or
+        is cancelled, gives a message back to its place if it recorded nothing after it.
+        """
+        return await receive(self, types, where, timeout)
+
+    async def send(self, id: str, message: object, /) -> None:
+        """Send a message to another activity, which has it when this returns: it is recorded in both histories.
+
+        Args:
+            id: the other activity's id.
+            message: the message, of any type that can be encoded.
+
+        Raises:
+            PayloadError: the message cannot be encoded, or the id is none; nothing was recorded.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended. The refusal is recorded.
+
+        Cancelling does not take a message back; at replay it is not sent again.
+        """
+        await send(self, id, message)
+
     # ------------------------------------------------------------------------------------------------ drawn values
 
     def now(self) -> dt.datetime:
@@ -760,6 +837,8 @@ class Context:
         landed: Callable[[], None] | None = None,
     ) -> tuple[int, str]:
         run = self._run
+        if self._scope.takings and kind not in NO_ACTS:
+            self._scope.consume()
         at = at or run.stamp()
         seq = run.journal.append(
             run.id,

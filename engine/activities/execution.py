@@ -22,6 +22,8 @@ from engine.activities.context import Context
 from engine.activities.definition import Activity
 from engine.activities.failures import judge
 from engine.activities.history import History
+from engine.activities.inbox import Inbox
+from engine.activities.posting import record_unread
 from engine.activities.replay import CURRENT_RUN
 from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
@@ -63,7 +65,10 @@ class Execution:
         ending: how it ended, once that is durable.
         run: its run, while there is one.
         is_acting: whether its actor was started, and has not ended.
+        inbox: the messages that it has not received.
         args: its encoded arguments, until its start is durable.
+        inbox: the messages that it has not received.
+        over: how it ends, once that is recorded, if not durable yet.
     """
 
     __slots__ = (
@@ -78,6 +83,7 @@ class Execution:
         "definition",
         "ending",
         "id",
+        "inbox",
         "is_acting",
         "run",
         "standing",
@@ -117,6 +123,7 @@ class Execution:
         self.ending: Ending | None = None
         self.run: Run | None = None
         self.args: str | None = None
+        self.inbox = Inbox() if history is None else _inbox_of(history)
 
     def prepare(self, started: StoredRecord) -> None:
         """Say with which record the activity starts, where it runs for the first time."""
@@ -183,6 +190,7 @@ class Execution:
                 # What was done up to the crash, or the pause, comes back from the journal.
                 await self._around.journal.durable(self._around.journal.last_seq)
                 self._history = History(self._around.journal.histories([self.id])[self.id])
+                self.inbox = _inbox_of(self._history, coming=self.inbox.coming)
                 continue
             self._again = False
             await self._run_once(self._next_run())
@@ -246,6 +254,7 @@ class Execution:
             history=self._history,
             cancelling=self.cancelling,
             overdue=self._end_overdue,
+            inbox=self.inbox,
         )
         return run
 
@@ -417,6 +426,7 @@ class Execution:
         run.ended = True
         run.fence()
         self.standing = status
+        record_unread(self._around.journal, self.inbox.unread, run=run.number, generation=run.generation)
         seq = self._around.journal.append(
             self.id,
             f"activity.{status}",
@@ -446,6 +456,13 @@ class Execution:
         self.status = status
         self.ending = ending
         self._changed(self)
+
+
+def _inbox_of(history: History, coming: Mapping[int, StoredRecord] | None = None) -> Inbox:
+    inbox = Inbox(history.unread, read_up_to=history.last.seq)
+    for message in (coming or {}).values():
+        inbox.expect(message)
+    return inbox
 
 
 def arguments_of(started: StoredRecord) -> str:

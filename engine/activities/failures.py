@@ -227,6 +227,7 @@ def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list
             if opener is not None:
                 forgotten |= {branch, opener}
                 forgotten |= _given_up_with(opener, records)
+    forgotten |= _takings_given_back_by(forgotten, records)
     recorded = {record.path for record in records if record.path is not None}
     return sorted(forgotten & recorded)
 
@@ -259,6 +260,18 @@ def _given_up_with(opener: str, records: Sequence[StoredRecord]) -> set[str]:
         path for path in lost if opener_of(path) not in ends and any(is_within(path, sibling) for sibling in siblings)
     }
     return siblings | nested
+
+
+def _takings_given_back_by(branches: Container[str], records: Sequence[StoredRecord]) -> set[str]:
+    """The calls that took messages which these branches gave back when they lost: they have not taken them."""
+    taken: dict[str, str] = {}
+    found: set[str] = set()
+    for record in records:
+        if record.kind == "message.taken" and record.path is not None:
+            taken[record.facts["message"]] = record.path
+        elif record.kind == "branch.ended" and record.path in branches:
+            found |= {taken[id] for id in record.facts.get("returned", ())}
+    return found
 
 
 def _live_ends(records: Sequence[StoredRecord]) -> dict[str, StoredRecord]:

@@ -40,6 +40,17 @@ class Commanded(Protocol):
 
     async def resume(self, target: str, /, *, by: str | None = None, reason: str | None = None) -> int: ...
 
+    async def send(
+        self,
+        target: str,
+        message: object,
+        /,
+        *,
+        message_id: str | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> int: ...
+
     async def resolve(
         self,
         id: str,
@@ -202,6 +213,27 @@ class Handle(Generic[R_co]):
             for record in self._journal.histories([self._id])[self._id]
             if record.kind == "note.added" and record.data is not None
         }
+
+    async def send(
+        self, message: object, /, *, message_id: str | None = None, by: str | None = None, reason: str | None = None
+    ) -> None:
+        """Send the activity a message, which is kept until `ctx.receive` takes it. Durable when it returns.
+
+        Args:
+            message: the message, of any type that can be encoded.
+            message_id: its id; a new UUIDv7, unless given. The same id with the same message is kept once.
+            by: who sends it.
+            reason: why.
+
+        Raises:
+            PayloadError: the message cannot be encoded; nothing was recorded.
+            IdConflictError: the activity was sent another message of this id.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended. The refusal is recorded.
+
+        Cancelling leaves open whether it is recorded.
+        """
+        await self._commanded.send(self._id, message, message_id=message_id, by=by, reason=reason)
 
     async def cancel(self, *, by: str | None = None, reason: str | None = None) -> None:
         """Cancel the activity: its code is cancelled where it waits, its `ctx.cleanup` blocks take their steps, and it

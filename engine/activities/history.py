@@ -7,7 +7,7 @@ begun, is no call of this history where it is superseded: what was asked on a wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -24,6 +24,10 @@ _CALL_OF = {
     "event.emitted": "emit",
     "event.copied": "emit",
     "note.added": "note",
+    "message.taken": "receive",
+    "message.failed": "receive",
+    "message.sent": "send",
+    "message.denied": "send",
 }
 """The call that a record belongs to, by the record's kind."""
 
@@ -78,6 +82,8 @@ class History:
         resumes: where it was resumed in another process. Parking it had interrupted nothing.
         restarts: what a further run followed: its crashes, and the retries after it had failed.
         cancelling: the cancel that was recorded, if one was.
+        messages: the messages that it was sent, in every generation, by their ids.
+        unread: those that it has not received, or has given back, in order.
         last: its last record.
     """
 
@@ -92,6 +98,8 @@ class History:
         self.resumes: list[int] = []
         self.restarts: list[StoredRecord] = []
         self.cancelling: StoredRecord | None = None
+        self.messages = messages_in(records)
+        self.unread = unread_of(self.messages, records) if self.messages else []
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
         superseded = superseded_at(generation)
@@ -169,6 +177,22 @@ def generation_of(records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
     """The records of an activity's present generation, from that with which it began."""
     first = next(at for at in reversed(range(len(records))) if records[at].kind == "activity.started")
     return records[first:]
+
+
+def messages_in(records: Iterable[StoredRecord]) -> dict[str, StoredRecord]:
+    """The messages that an activity was sent, by their ids."""
+    return {record.facts["id"]: record for record in records if record.kind == "message.received"}
+
+
+def unread_of(messages: Mapping[str, StoredRecord], records: Iterable[StoredRecord]) -> list[StoredRecord]:
+    """Which of these messages were not received, or were given back by the branch that had; in order."""
+    unread = dict(messages)
+    for record in records:
+        if record.kind == "message.taken":
+            unread.pop(record.facts["message"], None)
+        elif record.kind == "branch.ended":
+            unread.update((id, messages[id]) for id in record.facts.get("returned", ()))
+    return sorted(unread.values(), key=lambda message: message.seq)
 
 
 def _tries_anew(restart: StoredRecord, path: str) -> bool:

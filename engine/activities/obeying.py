@@ -18,8 +18,9 @@ from engine.activities.admission import Admission
 from engine.activities.deadlines import Deadlines
 from engine.activities.definition import Activity
 from engine.activities.execution import Ending, Execution
-from engine.activities.history import History
+from engine.activities.history import History, messages_in, unread_of
 from engine.activities.permitted import KEPT, TABLE
+from engine.activities.posting import record_unread
 from engine.activities.resolving import Resolution, resolved
 from engine.activities.retrying import Retrial, retrial_of
 from engine.activities.run import Run
@@ -69,6 +70,7 @@ class Activities:
         definitions: the activities that this engine knows, by name.
         admission: says who runs.
         deadlines: whose time is over when.
+        post: brings messages to them.
         live: the activities that run here, by id.
     """
 
@@ -113,6 +115,8 @@ class Activities:
         self.live = self.admission.live
         self.deadlines = Deadlines(around.journal, around.stamp, self.pass_deadline)
         self.admission.fix_deadline = self.deadlines.fix
+        self.post = around.post
+        self.post.bring_to(self.standing, self.live, lambda id: None)
         # The status of activities that do not run here, from its record until that is durable.
         self._standing: dict[str, ActivityStatus] = {}
         self._watchers: dict[str, list[trio.Event]] = {}
@@ -345,6 +349,7 @@ class Activities:
         live = self.live.get(id)
         records = [] if live is not None and live.run is not None else self._records_of(id)
         ending = Ending(ActivityStatus.CANCELLED, None, command)
+        self._record_unread(id, records)
         self._record_status(
             id,
             "activity.cancelled",
@@ -355,6 +360,17 @@ class Activities:
         )
         if live is not None:
             live.terminate()
+
+    def _record_unread(self, id: str, records: Sequence[StoredRecord]) -> None:
+        live = self.live.get(id)
+        if live is not None:
+            unread = live.inbox.unread
+        else:
+            messages = messages_in(records)
+            unread = unread_of(messages, records) + self.post.coming_to(id)
+        if unread:
+            generation, run = self._run_of(id, records)
+            record_unread(self._journal, unread, run=run, generation=generation)
 
     def pause(self, id: str, *, command: int) -> None:
         """Record that an activity is paused: steps in flight end and are recorded, nothing new begins."""
@@ -468,13 +484,7 @@ class Activities:
     ) -> StoredRecord:
         """Record another status of an activity, whether it runs here or not."""
         live = self.live.get(id)
-        if live is not None and live.run is not None:
-            generation, run = live.run.generation, live.run.number
-        elif any(record.kind == "activity.started" for record in records):
-            history = History(records)
-            generation, run = history.started.facts["generation"], history.run
-        else:
-            generation, run = 0, 0 if live is None else 1
+        generation, run = self._run_of(id, records)
         stated = {"generation": generation, **{name: value for name, value in facts.items() if value is not None}}
         name, at = self.name_of(id), self._around.stamp()
         if live is None:
@@ -482,6 +492,16 @@ class Activities:
             landed = functools.partial(self._landed, id)
         seq = self._journal.append(id, kind, name=name, run=run, at=at, facts=stated, landed=landed)
         return StoredRecord(seq, id, kind, name, None, run, at, None, stated, None)
+
+    def _run_of(self, id: str, records: Sequence[StoredRecord]) -> tuple[int, int]:
+        """An activity's generation, and the number of its run."""
+        live = self.live.get(id)
+        if live is not None and live.run is not None:
+            return live.run.generation, live.run.number
+        if any(record.kind == "activity.started" for record in records):
+            history = History(records)
+            return history.started.facts["generation"], history.run
+        return 0, 0 if live is None else 1
 
     def _landed(self, id: str) -> None:
         """The status of an activity that does not run here is durable."""

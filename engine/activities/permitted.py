@@ -34,6 +34,7 @@ TABLE: Mapping[str, Mapping[Status, str]] = {
     "pause": _row("paused", "paused", "paused", SAME, _NO, _NO, _NO, _NO, _NO),
     "resume": _row(_NO, _NO, _NO, "goes on", "tried again", _NO, _NO, _NO, _NO),
     "retry": _row(_NO, _NO, _NO, _NO, _NO, _NO, _NO, "runs again, if a failure is open", _NO),
+    "send": _row("kept", "kept", "kept, wakes", "kept", "kept", "kept", _NO, _NO, _NO),
     "resolve": _row(_NO, _NO, _NO, _NO, "tried again, where that step stands interrupted", _NO, _NO, _NO, _NO),
 }
 """What a command does, by its name and by the status of the activity that it is given to. Where it names a status, the

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.activities.cleaning import Cleanup
     from engine.activities.context import Context
     from engine.activities.definition import Activity
+    from engine.activities.inbox import Inbox
     from engine.activities.waiting import Wait
 
 
@@ -84,6 +85,7 @@ class Run:
         ended: whether the activity's end is recorded, after which not even a thread's outcome is.
         waits: the calls that wait for an instant or to be woken, by path.
         withheld: the new calls that did not begin, since the run was held.
+        inbox: the messages that the activity has not received.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Run:
         history: History | None,
         cancelling: StoredRecord | None,
         overdue: Callable[[], Awaitable[None]],
+        inbox: Inbox,
     ) -> None:
         self.around = around
         self.journal = around.journal
@@ -125,6 +128,7 @@ class Run:
         self._attempts_ended: trio.Event | None = None
         self.waits: dict[str, Wait] = {}
         self.withheld: list[str] = []
+        self.inbox = inbox
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
         # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.
@@ -163,9 +167,9 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ scopes
 
-    def scope(self, path: str, last_seq: int) -> Scope:
-        """The scope of a branch that begins."""
-        return Scope(path, self.generation, self._scopes.get(path, []), last_seq, self._drawn.get(path, {}))
+    def scope(self, path: str, last_seq: int, around: Scope | None = None) -> Scope:
+        """The scope of a branch that begins, within another."""
+        return Scope(path, self.generation, self._scopes.get(path, []), last_seq, self._drawn.get(path, {}), around)
 
     def has_records_in(self, branch: str) -> bool:
         """Whether a branch was begun before, as far as the records tell."""
@@ -188,7 +192,14 @@ class Run:
             self.diverge(str(recorded), asked)
         if recorded.digest != digest:
             self.diverge(str(recorded), f"{asked} with other arguments")
+        if scope.takings and kind != "note":
+            scope.consume()
         return recorded
+
+    def message(self, id: str) -> StoredRecord:
+        """A message that was received before."""
+        assert self._history is not None
+        return self._history.messages[id]
 
     def digest(self, text: str) -> str:
         """The commitment to a call's encoded arguments, which only this activity's key opens to guessing."""

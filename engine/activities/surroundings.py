@@ -12,6 +12,7 @@ from engine.activities.replay import RestInstrument
 from engine.journal import Store, StoredRecord
 
 if TYPE_CHECKING:
+    from engine.activities.posting import Post
     from engine.activities.run import Run
 
 
@@ -26,6 +27,7 @@ class Surroundings:
         instrument: sees when a replay is at rest.
         max_payload: bytes of JSON that one payload may have.
         flights: counts the attempts under way, for draining.
+        post: brings messages to other activities.
         cancel_within: seconds outside of cleanups after which a cancel becomes a terminate.
         errands: where tasks run that no activity's function waits for, such as the landing of a cancel.
     """
@@ -36,6 +38,7 @@ class Surroundings:
     instrument: RestInstrument
     max_payload: int
     flights: Flights
+    post: Post
     cancel_within: float
     errands: trio.Nursery
 

@@ -295,7 +295,7 @@ def _calls() -> list[Kind]:
                 **_ASKED,
                 "due": "instant at which the wait is over",
                 "length": "seconds until then",
-                "for": "which call waits: `sleep` or `sleep_until`",
+                "for": "which call waits: `sleep`, `sleep_until` or `receive`",
             },
             call=True,
         ),
@@ -371,6 +371,7 @@ def _calls() -> list[Kind]:
                 "outcome": "`value`, `error`, `cancelled` or `late` (it ended after the scope was decided)",
                 "digest?": "commitment to its value, where that encodes",
                 "error?": "the exception's type",
+                "returned?": "of one that lost: ids of the messages that it gives back",
                 **_ORIGINS,
             },
             data=_ERROR,
@@ -399,9 +400,70 @@ def _calls() -> list[Kind]:
     ]
 
 
+def _messages() -> list[Kind]:
+    activity = "activity"
+    name = "the message's class, as `package.module.Class`"
+    message = {"message": "the message's id"}
+    return [
+        Kind(
+            kind="message.received",
+            stream="the receiver's",
+            meaning="A message came; it is kept until the activity receives it.",
+            name=name,
+            facts={
+                "id": "the message's id",
+                "handed_in": "instant at which it was handed in",
+                "sender?": "id of the activity that sent it, where one did",
+            },
+            data={"value": "the message"},
+        ),
+        Kind(
+            kind="message.taken",
+            stream=activity,
+            meaning="The activity received a message.",
+            name=name,
+            facts={**_ASKED, **message},
+            call=True,
+        ),
+        Kind(
+            kind="message.failed",
+            stream=activity,
+            meaning="The predicate of a call that waits for a message raised; the message stays unread.",
+            name=name,
+            facts={**_ASKED, **message, "error": "the exception's type"},
+            data=_ERROR,
+            call=True,
+        ),
+        Kind(
+            kind="message.unread",
+            stream=activity,
+            meaning="The activity ends, and has not received the message.",
+            name=name,
+            facts={**_RUN, **message},
+        ),
+        Kind(
+            kind="message.sent",
+            stream=activity,
+            meaning="The activity sent a message; its `message.received` is of the same commit.",
+            name=name,
+            facts={**_ASKED, **message, "to": "the receiver's id"},
+            call=True,
+        ),
+        Kind(
+            kind="message.denied",
+            stream=activity,
+            meaning="The activity sent a message to one that there is not, or that has ended.",
+            name=name,
+            facts={**_ASKED, "to": "the id that was meant", "status?": "how that one ended, where there is one"},
+            data={"value": "the message"},
+            call=True,
+        ),
+    ]
+
+
 def _commands() -> list[Kind]:
     asked = {
-        "command": "what was asked: `start`, `cancel`, `terminate`, `pause`, `resume`, `resolve` or `fork`",
+        "command": "what was asked: `start`, `send`, `cancel`, `terminate`, `pause`, `resume`, `resolve` or `fork`",
         "via": "through what it came: `engine` or `cli`",
         "origin": "user, host and process it came from",
     }
@@ -586,7 +648,7 @@ def _subscribers() -> list[Kind]:
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.kind: kind for kind in [*_engine(), *_commands(), *_lifecycle(), *_calls(), *_subscribers()]
+    kind.kind: kind for kind in [*_engine(), *_commands(), *_lifecycle(), *_calls(), *_messages(), *_subscribers()]
 }
 """Every kind of record, by its name."""
 

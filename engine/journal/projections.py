@@ -22,6 +22,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "subscriptions": ("name",),
     "dead_letters": ("subscriber", "event"),
     "publications": ("id",),
+    "messages": ("activity", "id"),
 }
 """The projections, each with its primary key."""
 
@@ -213,6 +214,30 @@ def _event_published(to: Projections, record: Projected) -> None:
     to.insert("publications", (record.facts["id"],), {"record": record.seq})
 
 
+def _message_received(to: Projections, record: Projected) -> None:
+    row = {
+        "type": record.name,
+        "sender": record.facts.get("sender"),
+        "received": record.seq,
+        "taken": None,
+        "unread": None,
+    }
+    to.insert("messages", (record.stream, record.facts["id"]), row)
+
+
+def _message_taken(to: Projections, record: Projected) -> None:
+    to.update("messages", (record.stream, record.facts["message"]), taken=record.seq)
+
+
+def _message_unread(to: Projections, record: Projected) -> None:
+    to.update("messages", (record.stream, record.facts["message"]), unread=record.seq)
+
+
+def _branch_ended(to: Projections, record: Projected) -> None:
+    for message in record.facts.get("returned", ()):
+        to.update("messages", (record.stream, message), taken=None)
+
+
 PROJECTED: Mapping[str, _Apply] = {
     "command.accepted": _command_accepted,
     "activity.started": _activity_started,
@@ -227,5 +252,9 @@ PROJECTED: Mapping[str, _Apply] = {
     "delivery.handled": _delivery_handled,
     "delivery.dead": _delivery_dead,
     "event.published": _event_published,
+    "message.received": _message_received,
+    "message.taken": _message_taken,
+    "message.unread": _message_unread,
+    "branch.ended": _branch_ended,
 }
 """The kinds that change a derived table, and how."""

@@ -137,6 +137,23 @@ def _create_deliveries(db: Database) -> None:
 
 
 @migrations()
+def m002_messages(db: Database) -> None:
+    """The messages that activities were sent."""
+    _table(db, "messages").create(
+        {"activity": str, "id": str, "type": str, "sender": str, "received": int, "taken": int, "unread": int},
+        pk=("activity", "id"),
+        not_null={"type", "received"},
+        foreign_keys=[
+            ("activity", "streams", "id"),
+            ("received", "records", "seq"),
+            ("taken", "records", "seq"),
+            ("unread", "records", "seq"),
+        ],
+        strict=True,
+    )
+
+
+@migrations()
 def m003_waiting(db: Database) -> None:
     """Who waits, to be found by an index: for a free place, or until an instant."""
     _table(db, "activities").add_column("due", str)

@@ -337,6 +337,10 @@ class SQLiteJournal:
             events = [seen_as_event(record) if record.kind in SYSTEM_TOPICS else record for record in events]
         return events, (events[-1].seq if len(events) == limit else size)
 
+    def message(self, activity: str, id: str) -> StoredRecord | None:
+        row = self._read("SELECT received FROM messages WHERE activity = ? AND id = ?", activity, id).fetchone()
+        return None if row is None else self.record(row[0])
+
     def publication(self, id: str) -> StoredRecord | None:
         row = self._read("SELECT record FROM publications WHERE id = ?", id).fetchone()
         return None if row is None else self.record(row[0])

@@ -157,6 +157,9 @@ class Store(Protocol):
         """The durable events with a `seq` above `after`, at most `limit`, in order, and the `seq` up to which these are
         all there are. With `system`, what the engine's own doings are seen as is among them (see `seen_as_event`)."""
 
+    def message(self, activity: str, id: str) -> StoredRecord | None:
+        """The message of this id that the activity was sent."""
+
     def publication(self, id: str) -> StoredRecord | None:
         """The event that was published from outside with this id."""
 

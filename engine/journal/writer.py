@@ -196,7 +196,7 @@ class Writer:
 
         Args:
             stream, kind, name, path, run, by: the record's columns.
-            facts: what the engine made; a mapping, or JSON text of kinds that no projection reads.
+            facts: what the engine made; a mapping, or JSON text.
             data: what users made, as JSON text.
             at: the record's instant; now, unless given.
             begins: the stream's type, where this is the first record of the stream.
@@ -217,8 +217,8 @@ class Writer:
         batch = self._open or Batch()
         seq = self._next_seq
         if kind in PROJECTED:
-            assert not isinstance(facts, str), "a projection reads these facts"
-            batch.projections.apply(Projected(seq, stream, kind, name, run, at, by, facts))
+            read = orjson.loads(facts) if isinstance(facts, str) else facts
+            batch.projections.apply(Projected(seq, stream, kind, name, run, at, by, read))
         batch.drafts.append((seq, stream, kind, name, path, run, at, by, text, data))
         self._next_seq = seq + 1
         if self._open is None:

@@ -138,8 +138,10 @@ class DerivedCheck:
         if values is None or not findings.doubtful:
             return False
         row = dict(zip(names, values, strict=True))
-        streams = {str(row.get("id")), str(row.get("stream")), SUBSCRIBER_STREAMS + str(row.get("subscriber"))}
-        numbers = {row.get(column) for column in ("accepted", "started", "ended", "attached", "record", "event")}
+        streams = {str(row.get(column)) for column in ("id", "stream", "activity")}
+        streams.add(SUBSCRIBER_STREAMS + str(row.get("subscriber")))
+        columns = ("accepted", "started", "ended", "attached", "record", "event", "received", "taken", "unread")
+        numbers = {row.get(column) for column in columns}
         return bool(streams & findings.doubtful_streams or numbers & findings.doubtful)
 
 
