@@ -170,8 +170,9 @@ class _Selection:
             return False
         if outcome is not None:
             self._drop_abandoned_after(outcome, scope_of(at))
-        if self._cancelling is not None and self._cancelling.seq > first:
-            self._drop_cancel(self._cancelling)
+        cancelling = self._cancelling
+        if cancelling is not None and (cancelling.seq > first or call is self._first_cleanup_after(cancelling)):
+            self._drop_cancel(cancelling)
         self._drop_losers()
         self._drop_after_the_superseded()
         self._drop_intents()
@@ -229,6 +230,10 @@ class _Selection:
                 continue
             if not self._is_dropped(ended) and not _beside(scope, scope_of(call.path)):
                 self._cut(call, outcome)
+
+    def _first_cleanup_after(self, cancelling: StoredRecord) -> _Call | None:
+        """The first thing that a cancel led to: a fork at it goes on as if there had been no cancel."""
+        return next((call for call in self._cleanups if call.first.seq > cancelling.seq), None)
 
     def _drop_cancel(self, cancelling: StoredRecord) -> None:
         """Drop a cancel that came after the fork's place, and the cleanups that it led to."""

@@ -13,7 +13,7 @@ the fork is drawn from the seed of the original, and from a new one afterwards.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,6 +22,7 @@ import trio
 from engine.activities.copying import copied_by_fork, forkable, near
 from engine.activities.execution import arguments_of
 from engine.activities.history import generation_of
+from engine.activities.waiting import after, rest_of
 from engine.errors import ActivityNotFoundError, CommandDeniedError, IdConflictError
 from engine.journal import ENDED, StoredRecord
 
@@ -76,6 +77,7 @@ def _fork(
     elif not any(record.kind == "activity.started" for record in records):
         denied = CommandDeniedError(f"activity {id!r} is {known.status}, and has done nothing that could be forked")
     else:
+        begun = next(record for record in records if record.kind == "activity.started")
         records = generation_of(records)
         copies = copied_by_fork(records, at)
         denied = _why_not(id, at, records, copies)
@@ -98,7 +100,7 @@ def _fork(
         data=asked.data(),
         ended=state.status in ENDED,
     )
-    return _append_fork(activities, new_id, start, records[0], copies, at, asked), None
+    return _append_fork(activities, new_id, start, begun, records[0], copies, at, asked), None
 
 
 def _is_fork(records: Sequence[StoredRecord], id: str, at: str) -> bool:
@@ -122,6 +124,7 @@ def _append_fork(
     activities: Activities,
     id: str,
     start: StoredRecord,
+    begun: StoredRecord,
     origin: StoredRecord,
     copies: Sequence[StoredRecord],
     at: str,
@@ -133,6 +136,7 @@ def _append_fork(
         activities: the engine's.
         id: its id.
         start: the command that started the original.
+        begun: the record with which its first run began.
         origin: the record with which the original's present generation began.
         copies: the records that are taken over.
         at: where it forks.
@@ -153,12 +157,16 @@ def _append_fork(
     )
     # Records without a checkpoint between them are one commit, and their numbers are known.
     facts = _facts_of_start(origin, copies, at, now, seq)
-    begun = [StoredRecord(seq + 1, id, "activity.started", origin.name, None, 1, now, None, facts, origin.data)]
-    begun += [_copy(record, seq + number, id) for number, record in enumerate(copies, start=2)]
-    landed = activities.admission.to_begin_from(origin.name or "", begun)
+    if "deadline" in begun.facts:
+        # It begins anew.
+        facts["deadline"] = after(now, rest_of(begun.at, begun.facts["deadline"], begun.at))
+        activities.deadlines.fix(id, now, facts["deadline"])
+    records = [StoredRecord(seq + 1, id, "activity.started", origin.name, None, 1, now, None, facts, origin.data)]
+    records += [_copy(record, seq + number, id) for number, record in enumerate(copies, start=2)]
+    landed = activities.admission.to_begin_from(origin.name or "", records)
     if landed is None:
         landed = activities.admission.stands_in_line
-    for record in begun:
+    for record in records:
         seq = journal.append(
             id,
             record.kind,
@@ -168,14 +176,14 @@ def _append_fork(
             at=record.at,
             facts=record.facts,
             data=record.data,
-            landed=landed if record is begun[-1] else None,
+            landed=landed if record is records[-1] else None,
         )
     return seq
 
 
 def _facts_of_start(
     origin: StoredRecord, copies: Sequence[StoredRecord], at: str, now: str, seq: int
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     before = origin.facts.get("cut", {"began": origin.at, "seeds": []})
     cut = {
         "at": at,

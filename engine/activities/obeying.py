@@ -22,7 +22,7 @@ from engine.activities.history import History, messages_in, unread_of
 from engine.activities.permitted import KEPT, TABLE
 from engine.activities.posting import record_unread
 from engine.activities.resolving import Resolution, resolved
-from engine.activities.retrying import Retrial, retrial_of
+from engine.activities.retrying import Retrial, deadline_of, retrial_of
 from engine.activities.run import Run
 from engine.activities.surroundings import Surroundings
 from engine.activities.waiting import after
@@ -119,6 +119,8 @@ class Activities:
         self.post.bring_to(self.standing, self.live, lambda id: None)
         # The status of activities that do not run here, from its record until that is durable.
         self._standing: dict[str, ActivityStatus] = {}
+        # The deadlines of those that were retried, in whose place others may have been fixed before.
+        self._deadlines_anew: dict[str, str] = {}
         self._watchers: dict[str, list[trio.Event]] = {}
         self._closed = False
 
@@ -408,7 +410,7 @@ class Activities:
         Raises:
             CommandDeniedError: it cannot be retried.
         """
-        return retrial_of(id, self._records_of(id), has_time=timeout is not None)
+        return retrial_of(id, self._records_of(id), now=self._around.stamp(), has_time=timeout is not None)
 
     def retry(self, id: str, *, command: int, timeout: float | None) -> None:
         """Have an activity run again that has failed, and can be retried.
@@ -429,6 +431,10 @@ class Activities:
         }
         if timeout is not None:
             facts["deadline"] = after(at, timeout)
+        deadline = facts.get("deadline") or deadline_of(records)
+        if deadline is not None:
+            self._deadlines_anew[id] = deadline
+            self.deadlines.fix(id, at, deadline)
         if retrial.cancelling:
             facts["cancelling"] = True
         name, run = history.started.name, history.run + 1
@@ -529,6 +535,9 @@ class Activities:
 
     async def pass_deadline(self, id: str, deadline: str) -> None:
         """An activity's deadline is over: cancel it, unless it has ended or is being cancelled."""
+        if self._deadlines_anew.get(id, deadline) != deadline:
+            await trio.lowlevel.checkpoint()
+            return
         live = self.live.get(id)
         if live is not None and (live.run is None or live.replaying):
             self._around.errands.start_soon(self._pass_after_replay, live, deadline)

@@ -30,23 +30,38 @@ class Retrial:
     cancelling: bool
 
 
-def retrial_of(id: str, records: Sequence[StoredRecord], *, has_time: bool) -> Retrial:
+def retrial_of(id: str, records: Sequence[StoredRecord], *, now: str, has_time: bool) -> Retrial:
     """What a retry of an activity forgets.
 
     Args:
         id: the activity.
         records: its records; it has failed.
+        now: the present instant.
         has_time: whether it is given a new deadline.
 
     Raises:
         CommandDeniedError: something was done about all that it failed of, or its deadline has passed.
     """
+    deadline = deadline_of(records)
     records = generation_of(records)
     failed = next(record for record in reversed(records) if record.kind == "activity.failed")
     cancelling = _cancelling(records)
     if failed.facts["why"] == "deadline" and cancelling is not None:
-        _check_deadline(id, cancelling, records, has_time=has_time)
-        return Retrial([*_given_up_after(cancelling, records)], cancelling=False)
+        _check_untouched(id, cancelling, records)
+        retrial = Retrial([*_given_up_after(cancelling, records)], cancelling=False)
+    else:
+        retrial = Retrial(_tried_anew(id, failed, records), cancelling=cancelling is not None)
+    if deadline is not None and deadline <= now and not has_time and not retrial.cancelling:
+        raise CommandDeniedError(f"the deadline of activity {id!r} has passed; give it a new timeout")
+    return retrial
+
+
+def deadline_of(records: Sequence[StoredRecord]) -> str | None:
+    """The instant by which an activity must have ended, if there is one."""
+    return next((record.facts["deadline"] for record in reversed(records) if "deadline" in record.facts), None)
+
+
+def _tried_anew(id: str, failed: StoredRecord, records: Sequence[StoredRecord]) -> Sequence[str]:
     unsettled: Sequence[str] = failed.facts["open"]
     acted_upon: Sequence[str] = failed.facts["acted_upon"]
     if not unsettled and acted_upon:
@@ -55,7 +70,7 @@ def retrial_of(id: str, records: Sequence[StoredRecord], *, has_time: bool) -> R
             f"activity {id!r} failed of what cannot be tried again, since it is final or something was done about it; "
             f"fork it at {at}"
         )
-    return Retrial(superseded_by(unsettled, records), cancelling=cancelling is not None)
+    return superseded_by(unsettled, records)
 
 
 def _cancelling(records: Sequence[StoredRecord]) -> StoredRecord | None:
@@ -69,14 +84,12 @@ def _cancelling(records: Sequence[StoredRecord]) -> StoredRecord | None:
     return found
 
 
-def _check_deadline(id: str, cancelling: StoredRecord, records: Sequence[StoredRecord], *, has_time: bool) -> None:
+def _check_untouched(id: str, cancelling: StoredRecord, records: Sequence[StoredRecord]) -> None:
     cleanup = next((record.path for record in records if record.seq > cancelling.seq and is_cleanup(record)), None)
     if cleanup is not None:
         raise CommandDeniedError(
             f"activity {id!r} was cleaned up after its deadline, which is not to be undone; fork it at {cleanup}"
         )
-    if not has_time:
-        raise CommandDeniedError(f"the deadline of activity {id!r} has passed; give it a new timeout")
 
 
 def _given_up_after(cancelling: StoredRecord, records: Sequence[StoredRecord]) -> list[str]:

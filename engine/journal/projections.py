@@ -169,6 +169,8 @@ def _activity_status(to: Projections, record: Projected) -> None:
 def _activity_retried(to: Projections, record: Projected) -> None:
     _activity_status(to, record)
     to.update("activities", (record.stream,), ended=None, ended_at=None, retried=record.seq)
+    if "deadline" in record.facts:
+        to.update("activities", (record.stream,), deadline=record.facts["deadline"])
 
 
 def _activity_parked(to: Projections, record: Projected) -> None:

@@ -316,3 +316,101 @@ async def test_a_failure_of_its_cleanup_is_tried_anew_and_it_ends_cancelled(
     assert await stage.life(body, cleans) is ActivityStatus.CANCELLED
     assert DONE[-1].startswith("it/0/cleanup/release")
     verified(stage)
+
+
+# ---------------------------------------------------------------------------------------------------- deadlines
+
+
+@activity(name="late", timeout=100, restart=Restart(0))
+async def late(ctx: Context) -> str:
+    await ctx.map(wait, [1, 500])
+    return await ctx.step(do, "ship", name="ship")
+
+
+async def wait(ctx: Context, seconds: float) -> None:
+    await ctx.sleep(seconds)
+
+
+async def ended(engine: Engine) -> ActivityStatus:
+    return await engine.handle("it").wait(ActivityStatus.FAILED, ActivityStatus.COMPLETED)
+
+
+async def test_after_a_deadline_it_needs_a_new_one(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    async def body(engine: Engine) -> Any:
+        handle = await engine.start(late, id="it")
+        assert await ended(engine) is ActivityStatus.FAILED
+        with pytest.raises(CommandDeniedError, match="deadline of activity 'it' has passed; give it a new timeout"):
+            await handle.retry()
+        await handle.retry(timeout=1000)
+        assert await handle.result() == "ship"
+        return trio.current_time()
+
+    assert await stage.life(body, late) == pytest.approx(500, abs=1)
+    verified(stage)
+
+
+async def test_the_new_deadline_holds_and_the_old_one_does_not(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def body(engine: Engine) -> Any:
+        handle = await engine.start(late, id="it")
+        await ended(engine)
+        began = trio.current_time()
+        await handle.retry(timeout=200)
+        assert await ended(engine) is ActivityStatus.FAILED
+        assert trio.current_time() - began == pytest.approx(200)
+        await handle.retry(timeout=1000)
+        return await ended(engine)
+
+    assert await stage.life(body, late) is ActivityStatus.COMPLETED
+    verified(stage)
+
+
+async def test_a_deadline_that_lies_ahead_goes_on(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    @activity(name="late", timeout=1000, restart=Restart(0))
+    async def later(ctx: Context) -> None:
+        if "late" in BROKEN:
+            raise KeyError
+        await ctx.sleep(5000)
+
+    async def body(engine: Engine) -> Any:
+        BROKEN.add("late")
+        handle = await engine.start(later, id="it")
+        await ended(engine)
+        BROKEN.clear()
+        await trio.sleep(300)
+        await handle.retry()
+        with pytest.raises(ActivityFailedError, match="deadline"):
+            await handle.result()
+        return trio.current_time()
+
+    assert await stage.life(body, later) == pytest.approx(1000, abs=1)
+
+
+async def test_one_that_was_cleaned_up_after_its_deadline_is_refused(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="late", timeout=100, restart=Restart(0))
+    async def cleans(ctx: Context) -> None:
+        try:
+            await ctx.sleep(50)
+            await ctx.sleep(500)
+        finally:
+            async with ctx.cleanup():
+                await ctx.step(do, "tidy", name="tidy")
+
+    async def body(engine: Engine) -> None:
+        handle = await engine.start(cleans, id="it")
+        assert await ended(engine) is ActivityStatus.FAILED
+        with pytest.raises(CommandDeniedError, match="fork it at cleanup"):
+            await handle.retry(timeout=1000)
+        fork = await handle.fork(at="cleanup", id="new")
+        assert await fork.status() is ActivityStatus.RUNNING
+        began = trio.current_time()
+        with pytest.raises(ActivityFailedError, match="deadline"):
+            await fork.result()
+        # It had its time anew.
+        assert trio.current_time() - began == pytest.approx(100)
+
+    await stage.life(body, cleans)
+    verified(stage)
