@@ -290,7 +290,7 @@ class Fork:
 
     async def _decide(self) -> None:
         """A branch has decided, and that is durable: no further one is entered, and the others are cancelled."""
-        self._closed = self._is_settled = True
+        self._closed = self._is_settled = self._is_decided = True
         if not self.plain:
             await self._run.land(self.losers())
         for other in self.branches:

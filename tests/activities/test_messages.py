@@ -596,3 +596,27 @@ async def test_receiving_is_right_after_every_kill(autojump_clock: trio.testing.
         await handle.send(Approval("bob"), message_id="2")
 
     assert (await crash_everywhere(everything, drive=drive)).result == ["ann", "late", "bob", None]
+
+
+async def test_no_message_is_lost_to_a_branch_that_ended_when_another_had_decided(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Also where the end that decided was recorded by a life before, and not by this one."""
+
+    async def approved(branch: Context) -> str:
+        return (await branch.receive(Approval)).by
+
+    async def rejected(branch: Context) -> str:
+        return (await branch.receive(Rejection)).why
+
+    @activity(name="rivals")
+    async def rivals(ctx: Context) -> list[str]:
+        _, first = await ctx.race(approved=approved, rejected=rejected)
+        other = await ctx.receive(Approval, Rejection)
+        return sorted([first, other.by if isinstance(other, Approval) else other.why])
+
+    async def drive(handle: Handle[list[str]]) -> None:
+        await handle.send(Approval("ann"), message_id="1")
+        await handle.send(Rejection("no"), message_id="2")
+
+    assert (await crash_everywhere(rivals, drive=drive)).result == ["ann", "no"]
