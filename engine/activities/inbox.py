@@ -211,6 +211,8 @@ class Inbox:
         order, and are served in that of their paths. Not to be cancelled."""
         bisect.insort(self._takers, taker, key=lambda waiting: waiting.rank)
         self._unserved = True
+        # The one with which the replay ends comes in a step of the loop before the others, which it wakes.
+        await trio.lowlevel.cancel_shielded_checkpoint()
         await trio.lowlevel.cancel_shielded_checkpoint()
         if self._unserved:
             self._unserved = False
