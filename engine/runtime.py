@@ -36,6 +36,7 @@ from engine.activities import (
     Running,
     Step,
     Surroundings,
+    Workers,
     defined,
     source_digest,
 )
@@ -264,7 +265,10 @@ class Engine:
         """The supervision tree around the block."""
         tree = [SupervisorSpec(name, intensity=intensity) for name, intensity in BRANCHES.items()]
         on_event = functools.partial(_record_supervision, journal)
-        async with open_supervisor(intensity=Intensity(0), children=tree, on_event=on_event) as root:
+        async with (
+            _open_workers() as workers,
+            open_supervisor(intensity=Intensity(0), children=tree, on_event=on_event) as root,
+        ):
             watch(root)
             branches = {name: _supervisor(root.registry[f"/{name}"]) for name in BRANCHES}
             subscriptions = Subscriptions(
@@ -284,6 +288,7 @@ class Engine:
                 max_payload=settings.max_payload,
                 flights=Flights(),
                 post=Post(journal, now),
+                workers=workers,
             )
             activities = Activities(
                 around,
@@ -903,6 +908,17 @@ class Engine:
     def _published(self, record: StoredRecord) -> None:
         self._publishing.pop(record.facts["id"], None)
         self._subscriptions.publish(record.name or "", lambda: record)
+
+
+@asynccontextmanager
+async def _open_workers() -> AsyncIterator[Workers]:
+    """The processes that steps run in, which end with the tree."""
+    workers = Workers()
+    try:
+        yield workers
+    finally:
+        with trio.CancelScope(shield=True):
+            await workers.close()
 
 
 def _supervisor(ref: object) -> SupervisorRef:

@@ -1,15 +1,13 @@
 """Activities: what users define as coroutines, and how each is run, recorded, resumed.
 
 `definition` is what a user writes, `context` what an activity does things through. `execution` tells the story of one
-run, `attempts` that of one step, `branches` that of side-by-side work, `waiting` that of a wait. `history` reads what
-was recorded, `replay` hands it out again, `failures` decides what follows an exception. `obeying` starts and resumes,
-`commanding` obeys every other command, as the table in `permitted` says; `cancelling` and `cleaning` tell how a cancel
-comes to an activity's code. `handle` is what whoever started an activity holds of it. The room is given its journal; it
-knows no subscribers.
+run, `attempts` that of one step, `processes` of those in processes of their own, `branches` that of side-by-side work,
+`waiting` that of a wait. `history` reads what was recorded, `replay` hands it out again, `failures` decides what
+follows an exception. `obeying` starts and resumes, `resolving` settles an interrupted step, `commanding` obeys every
+other command, as the table in `permitted` says; `cancelling` and `cleaning` tell how a cancel comes to an activity's
+code. `handle` is what whoever started an activity holds of it. The room is given its journal; it knows no subscribers.
 """
 
-from engine.activities.attempts import StepInfo as StepInfo
-from engine.activities.attempts import current_step as current_step
 from engine.activities.commanding import Commanding as Commanding
 from engine.activities.context import Branch as Branch
 from engine.activities.context import Context as Context
@@ -25,6 +23,9 @@ from engine.activities.obeying import Asked as Asked
 from engine.activities.obeying import defined as defined
 from engine.activities.posting import Letter as Letter
 from engine.activities.posting import Post as Post
+from engine.activities.processes import Workers as Workers
 from engine.activities.replay import RestInstrument as RestInstrument
+from engine.activities.step_info import StepInfo as StepInfo
+from engine.activities.step_info import current_step as current_step
 from engine.activities.surroundings import Flights as Flights
 from engine.activities.surroundings import Surroundings as Surroundings

@@ -12,7 +12,6 @@ intent is found with nothing after it, nobody knows whether the step took effect
 from __future__ import annotations
 
 import inspect
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,52 +20,17 @@ import trio
 
 from engine.activities.definition import Step
 from engine.activities.history import RecordedCall
+from engine.activities.processes import Done, Job
+from engine.activities.step_info import CURRENT_STEP, StepInfo
 from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import decode_error, encode_error
-from engine.errors import NoStepError, PayloadError, StepInterruptedError, StepTimeoutError
+from engine.errors import PayloadError, StepInterruptedError, StepTimeoutError
 from engine.policies import Retry
 
 if TYPE_CHECKING:
     from engine.activities.context import Context
     from engine.activities.run import Run
     from engine.activities.scopes import Scope
-
-
-@attrs.define(slots=True)
-class StepInfo:
-    """What a step can ask of itself.
-
-    Attributes:
-        name: its name.
-        path: its path in the activity.
-        attempt: the number of this attempt, from 1. Above 1 it may have taken effect before.
-        idempotency_key: the same for every attempt, restart and retry; pass it on to the outside.
-    """
-
-    name: str
-    path: str
-    attempt: int
-    idempotency_key: str
-
-
-_CURRENT_STEP: ContextVar[StepInfo | None] = ContextVar("playbill_step", default=None)
-
-
-def current_step() -> StepInfo:
-    """The innermost step that is running, in the loop or in its worker thread.
-
-    Raises:
-        NoStepError: no step is running here.
-    """
-    info = _CURRENT_STEP.get()
-    if info is None:
-        raise NoStepError("no step is running here; current_step() is for the functions given to ctx.step and ctx.map")
-    return info
-
-
-def in_step() -> bool:
-    """Whether a step is running here."""
-    return _CURRENT_STEP.get() is not None
 
 
 @attrs.define(slots=True)
@@ -127,7 +91,7 @@ class StepCall:
                 run.around.flights.end()
                 run.attempt_ended()
             if isinstance(result, _Failure):
-                again = await self._record_failure(result.error, started)
+                again = await self._record_failure(result.error, started, final=result.final, tree=result.tree)
                 if again is None:
                     break
                 await self._wait_for_next(*again)
@@ -154,12 +118,12 @@ class StepCall:
         if self.step.at_most_once:
             await self._record_intent()
         info = StepInfo(self.name, self.path, self.attempts, f"{self.run.id}/{self.run.generation}/{self.path}")
-        token = _CURRENT_STEP.set(info)
+        token = CURRENT_STEP.set(info)
         try:
             if self.timeout is None:
-                return await self._call()
+                return await self._call(info)
             with trio.CancelScope(deadline=trio.current_time() + self.timeout) as scope:
-                value = await self._call()
+                value = await self._call(info)
                 if self.step.is_async or not scope.cancel_called:
                     return value
             # The thread was waited for, and is late.
@@ -177,16 +141,29 @@ class StepCall:
             await self._abandoned()
             raise cancelled from None
         finally:
-            _CURRENT_STEP.reset(token)
+            CURRENT_STEP.reset(token)
 
-    async def _call(self) -> Any:
+    async def _call(self, info: StepInfo) -> Any:
         if self.step.is_async:
             return await self.step.function(*self.args)
+        if self.step.process:
+            return self._done(await self.run.around.workers.run(Job.of(self.step, self.args, info)))
         # A thread is never left running: a cancellation waits for it, and its outcome is what counts; a timeout waits
         # for it too, so that the next attempt does not run beside it.
         # In a tuple, since Trio takes a coroutine that a thread returns for a mistake; here a lambda may return one.
         (value,) = await trio.to_thread.run_sync(lambda: (self.step.function(*self.args),))
         return await value if inspect.iscoroutine(value) else value
+
+    def _done(self, done: Done) -> Any:
+        """What came of an attempt in a process."""
+        match done:
+            case "value", text:
+                return _Encoded(text)
+            case "payload", (path, why):
+                # The step has taken effect, so it must not be tried again.
+                return _Failure(PayloadError(path, why), final=True)
+            case _, tree:
+                return _Failure(decode_error(tree, self.run.find_class), tree)
 
     # ------------------------------------------------------------------------------------------------ what is recorded
 
@@ -223,7 +200,7 @@ class StepCall:
     async def _record_value(self, value: Any, started: str) -> Any:
         codec = self.step.signature.result
         try:
-            text = codec.encode(value, "result")
+            text = value.text if type(value) is _Encoded else codec.encode(value, "result")
             check_size(text, self.run.around.max_payload, "result")
         except PayloadError as error:
             # The step has taken effect, so it must not be tried again.
@@ -248,7 +225,9 @@ class StepCall:
         self.run.give(self.scope, seq, at)
         return codec.decode(text)
 
-    async def _record_failure(self, error: Exception, started: str, *, final: bool = False) -> tuple[str, float] | None:
+    async def _record_failure(
+        self, error: Exception, started: str, *, final: bool = False, tree: dict[str, Any] | None = None
+    ) -> tuple[str, float] | None:
         """Record a failed attempt; returns the instant of the next and the seconds until then, `None` where there is
         none."""
         run = self.run
@@ -257,7 +236,7 @@ class StepCall:
         self.failed += 1
         final = final or self.step.at_most_once or self.retry.is_final(error)
         delay = None if final else self.retry.delay_after(self.failed, error)
-        tree = encode_error(error)
+        tree = encode_error(error) if tree is None else tree
         at = run.stamp()
         facts = (
             f'{self.scope.facts},"digest":"{self.digest}","attempt":{self.attempts},"started":"{started}",'
@@ -299,6 +278,13 @@ class StepCall:
 @attrs.frozen(slots=True)
 class _Failure:
     error: Exception
+    tree: dict[str, Any] | None = None
+    final: bool = False
+
+
+@attrs.frozen(slots=True)
+class _Encoded:
+    text: str
 
 
 def cancellation_in(group: BaseExceptionGroup[BaseException]) -> trio.Cancelled | None:

@@ -20,6 +20,7 @@ from engine.activities.definition import Activity
 from engine.activities.execution import Execution, arguments_of
 from engine.activities.history import History
 from engine.activities.posting import Post
+from engine.activities.processes import Workers
 from engine.activities.replay import RestInstrument
 from engine.activities.run import Run
 from engine.activities.surroundings import Flights, Surroundings
@@ -122,6 +123,7 @@ class _Rehearsal(Execution):
             instrument=_Frontier(self._come_to_the_frontier),
             max_payload=2**62,
             flights=Flights(),
+            workers=Workers(),
             post=Post(journal, stamp),
             cancel_within=math.inf,
             errands=errands,

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
 import orjson
 import trio
 
-from engine.activities.attempts import StepCall, check_size, in_step, interrupted, rebuilt
+from engine.activities.attempts import StepCall, check_size, interrupted, rebuilt
 from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
 from engine.activities.calls import Call, awaitable
@@ -32,6 +32,7 @@ from engine.activities.receiving import receive
 from engine.activities.run import GIVEN_UP, Run
 from engine.activities.scopes import Scope
 from engine.activities.sending import send
+from engine.activities.step_info import in_step
 from engine.activities.waiting import Wait, after, rest_of, seconds_until, wait, wait_until
 from engine.clock import stamp_of
 from engine.codec import codec_for

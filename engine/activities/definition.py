@@ -121,7 +121,7 @@ class Step(Generic[P, R_co]):
     ) -> None:
         if isinstance(function, Activity | Step) or not callable(function):
             raise DefinitionError(f"{described(function)}: a step is a function")
-        _not_yet(described(function), process=process, limits=tuple(limits) or None)
+        _not_yet(described(function), limits=tuple(limits) or None)
         if timeout is not None:
             check_timeout(described(function), timeout)
         self.function = function
@@ -137,6 +137,10 @@ class Step(Generic[P, R_co]):
         self.record_arguments = record_arguments
         self.signature = signature if signature is not None else Signature.of(function, skip=0, locals=locals)
         self.is_async = _is_async(function)
+        self.is_method = False
+        self.process = process
+        if process and self.is_async:
+            raise DefinitionError(f"{described(function)}: what runs in a process is a plain function, not `async def`")
         self._bound_signature: Signature | None = None
         if hasattr(function, "__name__"):
             functools.update_wrapper(self, function)
@@ -182,10 +186,12 @@ class Step(Generic[P, R_co]):
             retry=self.retry,
             timeout=self.timeout,
             at_most_once=self.at_most_once,
+            process=self.process,
             record_arguments=self.record_arguments,
             signature=self._bound_signature,
         )
         bound.is_async = self.is_async
+        bound.is_method = True
         return bound
 
     def encode_bound(self) -> str:
@@ -277,6 +283,8 @@ def step(function: Any = None, /, **options: Any) -> Any:
         at_most_once: whether it must never be done twice. Its intent is recorded before its only attempt; where the
             process ends between the two, nobody knows whether it took effect, and the call raises
             `StepInterruptedError`. Where that leaves the activity, it is blocked until `resolve` settles the step.
+        process: whether it runs in a worker process, which a timeout and a cancel kill, and which ends with the engine.
+            The function must be a plain one that its module has by its name.
         record_arguments: whether the arguments are recorded; a digest of them is, if not.
 
     Raises:
@@ -327,6 +335,7 @@ def _partial_of(function: functools.partial[Any], inner: Step[..., Any]) -> Step
         retry=inner.retry,
         timeout=inner.timeout,
         at_most_once=inner.at_most_once,
+        process=inner.process,
         record_arguments=inner.record_arguments,
     )
     return described

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from engine.activities.processes import Workers
 from engine.activities.replay import RestInstrument
 from engine.journal import Store, StoredRecord
 
@@ -28,6 +29,7 @@ class Surroundings:
         max_payload: bytes of JSON that one payload may have.
         flights: counts the attempts under way, for draining.
         post: brings messages to other activities.
+        workers: the processes that steps may run in.
         cancel_within: seconds outside of cleanups after which a cancel becomes a terminate.
         errands: where tasks run that no activity's function waits for, such as the landing of a cancel.
     """
@@ -39,6 +41,7 @@ class Surroundings:
     max_payload: int
     flights: Flights
     post: Post
+    workers: Workers
     cancel_within: float
     errands: trio.Nursery
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from engine.activities import StepInfo
-from engine.activities.attempts import _CURRENT_STEP
+from engine.activities.step_info import CURRENT_STEP
 
 
 @attrs.define(slots=True)
@@ -43,8 +43,8 @@ def fake_step(
         A context manager that gives what `current_step()` gives; its `details` are then what the function left last.
     """
     info = FakeStep(name, name, attempt, idempotency_key, details)
-    token = _CURRENT_STEP.set(info)
+    token = CURRENT_STEP.set(info)
     try:
         yield info
     finally:
-        _CURRENT_STEP.reset(token)
+        CURRENT_STEP.reset(token)
