@@ -28,6 +28,7 @@ from engine import (
     ActivityCancelledError,
     ActivityFailedError,
     ActivityStatus,
+    CommandDeniedError,
     ConcurrentContextError,
     Context,
     DefinitionError,
@@ -47,10 +48,7 @@ from tests.activities.stage import ENDED, Stage
 
 NOT_YET: dict[int, str] = {
     7: "continue_as_new",
-    9: "receive",
-    18: "receive",
     19: "children",
-    30: "retry",
     31: "continue_as_new",
     33: "promises",
 }
@@ -140,16 +138,33 @@ async def _saga(world: World, name: str, seconds: float, ctx: Context) -> None:
                 await ctx.step(world.do, f"release {name}", name="release")
 
 
+@attrs.frozen
+class Go:
+    """What an activity waits for."""
+
+    number: int = 0
+
+
+@attrs.frozen
+class Stop:
+    """What it may get instead."""
+
+
 async def test_program_01_parking_draining_and_pausing_run_no_compensation(
     stage: Stage, world: World, autojump_clock: trio.testing.MockClock
 ) -> None:
     @activity(name="a")
     async def a(ctx: Context) -> None:
-        await _saga(world, "a", 10_000, ctx)
+        await ctx.step(world.do, "reserve", name="reserve")
+        try:
+            await ctx.receive(Go)
+        finally:
+            async with ctx.cleanup():
+                await ctx.step(world.do, "release", name="release")
 
     async def drain(engine: Engine) -> None:
         await engine.start(a, id="it")
-        await trio.sleep(5)
+        await trio.sleep(1_000)
 
     async def pause(engine: Engine) -> None:
         handle = await engine.start(a, id="it")
@@ -160,12 +175,17 @@ async def test_program_01_parking_draining_and_pausing_run_no_compensation(
         await handle.resume()
         await trio.sleep(5)
 
+    async def go(engine: Engine) -> None:
+        handle = engine.handle("it", a)
+        await handle.send(Go())
+        await handle.result()
+
     for number in range(12):
         death = Death(at=("activity.resumed", None), told=number % 2 == 0) if number % 3 == 2 else Death()
         await stage.life((drain, pause, drain)[number % 3], a, death=death)
-        assert world.done == ["reserve a"]
-    await stage.played(a)
-    assert world.done == ["reserve a", "release a"]
+        assert world.done == ["reserve"]
+    await stage.life(go, a)
+    assert world.done == ["reserve", "release"]
 
 
 async def test_program_02_a_cancel_that_is_seen_again_at_a_replay_skips_no_compensation(world: World) -> None:
@@ -357,6 +377,23 @@ async def test_program_08_what_is_drawn_before_a_kill_is_drawn_after_it(world: W
         assert [len(amounts) for amounts in world.keys.values()] == [1, 1]
 
     await crash_everywhere(a, setup=world.forget, check=check)
+
+
+async def test_program_09_a_message_that_a_losing_branch_took_is_not_lost(world: World) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> list[str]:
+        winner, first = await ctx.race(go=lambda ctx: ctx.receive(Go), stop=lambda ctx: ctx.receive(Stop))
+        other = await ctx.receive(Stop if winner == "go" else Go)
+        return sorted(type(message).__name__ for message in (first, other))
+
+    async def send(handle: Handle[Any]) -> None:
+        async with trio.open_nursery() as nursery:
+            for message in (Go(), Stop()):
+                nursery.start_soon(
+                    functools.partial(handle.send, message, message_id=type(message).__name__)  # kept once
+                )
+
+    assert (await crash_everywhere(a, setup=world.forget, drive=send)).result == ["Go", "Stop"]
 
 
 async def test_program_10_what_takes_the_process_down_each_time_is_blocked_as_poison(stage: Stage) -> None:
@@ -561,6 +598,28 @@ async def test_program_17_a_nursery_with_two_failing_branches_is_never_blocked(w
         return await ctx.step(world.do, "after", name="after")  # type: ignore[no-any-return]
 
     assert (await crash_everywhere(a, setup=world.forget)).result == "after"
+
+
+@pytest.mark.parametrize(("sent_after", "received"), [(5, "Go(number=5)"), (20, "None")])
+async def test_program_18_of_a_message_and_a_timer_the_earlier_wins_however_late_the_engine_looks(
+    stage: Stage, sent_after: int, received: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> str:
+        return repr(await ctx.receive(Go, timeout=10))
+
+    @activity(name="nothing")
+    async def nothing(ctx: Context) -> None: ...
+
+    async def send(engine: Engine) -> None:
+        await engine.handle("it").send(Go(sent_after))
+
+    await stage.killed(a, at=("timer.set", "receive"))
+    await trio.sleep(sent_after)
+    # An engine without its definition: it takes the message and cannot look.
+    await stage.life(send, nothing)
+    await trio.sleep(100)
+    assert await stage.played(a) == received
 
 
 async def test_program_20_each_branch_goes_the_way_that_it_began(
@@ -803,6 +862,59 @@ async def test_program_29_an_attempt_that_left_no_record_is_counted(stage: Stage
 
     await stage.killed(a, at=STARTED, told=True)
     assert await stage.played(a) == 2
+
+
+async def test_program_30_a_retry_does_what_is_open_and_no_more(
+    stage: Stage, world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a", restart=Restart(0))
+    async def a(ctx: Context, is_compensated: bool) -> str:
+        await ctx.step(world.do, "before", name="before")
+        world.run = ctx.run_number
+        try:
+            await ctx.step(world.fail_once, "card", name="card")
+        except BoomError:
+            if is_compensated:
+                await ctx.step(world.do, "refund", name="refund")
+            raise
+        return "done"
+
+    async def retry(engine: Engine) -> None:
+        handle = await engine.start(a, False, id="open")
+        await handle.wait(*ENDED)
+        await handle.retry()
+        assert await handle.result() == "done"
+        assert world.done == ["before", "card", "card"]
+        handle = await engine.start(a, True, id="compensated")
+        await handle.wait(*ENDED)
+        with pytest.raises(CommandDeniedError, match="fork it at card"):
+            await handle.retry()
+
+    await stage.life(retry, a)
+
+
+async def test_program_30_a_fork_repeats_nothing_that_was_done_beside(
+    stage: Stage, world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def branch(ctx: Context, name: str) -> str:
+        await ctx.step(world.do, f"first {name}", name="first")
+        await ctx.sleep(1)
+        await ctx.step(world.do, f"second {name}", name="second")
+        return name
+
+    @activity(name="a")
+    async def a(ctx: Context) -> list[str]:
+        return await ctx.map(branch, ["left", "right"])
+
+    async def fork(engine: Engine) -> None:
+        handle = await engine.start(a, id="it")
+        await handle.result()
+        world.forget()
+        other = await handle.fork(at="map[1]/second")
+        assert await other.result() == ["left", "right"]
+
+    await stage.life(fork, a)
+    assert world.done == ["second right"]
 
 
 @pytest.mark.parametrize("name", ["charge#2", "a/b", "map[0]", "", "a\nb", "x" * 256])
