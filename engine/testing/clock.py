@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """When a clock begins that is not told otherwise: each run of a test sees the same instants."""
 
 _GLANCE = 0.001
-"""Seconds between two looks at whether a worker thread has ended."""
+"""Seconds between two looks at whether those at work have ended."""
 
 
 class _Derivable:
@@ -37,8 +38,8 @@ class MockClock(_Derivable, trio.testing.MockClock):  # type: ignore[misc]  # it
     """Wall time and Trio time as one, jumping to the next deadline when all tasks are blocked.
 
     It is given to Trio (`trio.run(main, clock=clock)`; pytest-trio does that with the fixture `playbill_clock`) and to
-    the engine (`open_engine(..., clock=clock)`). Unlike Trio's own mock clock it does not jump while a worker thread is
-    at work: a plain function that is a step may take its time.
+    the engine (`open_engine(..., clock=clock)`). Unlike Trio's own mock clock it does not jump while a worker thread or
+    a worker process is at work: a step that is a plain function may take its time.
     """
 
     def __init__(self, start: dt.datetime = EPOCH, *, autojump: bool = True) -> None:
@@ -75,7 +76,7 @@ class MockClock(_Derivable, trio.testing.MockClock):  # type: ignore[misc]  # it
 
     def _autojump(self) -> None:
         # Called by Trio's loop when all tasks are blocked. Without that it jumps as Trio's does.
-        if trio.to_thread.current_default_thread_limiter().borrowed_tokens:
+        if _others_work():
             time.sleep(_GLANCE)
         else:
             super()._autojump()
@@ -85,6 +86,15 @@ class MockClock(_Derivable, trio.testing.MockClock):  # type: ignore[misc]  # it
         ahead = current_time - self.current_time()
         self._virtual_base += ahead
         self._began += ahead
+
+
+def _others_work() -> bool:
+    """Whether a thread or a worker process is at work for the run: time goes on for them."""
+    limiters = [trio.to_thread.current_default_thread_limiter()]
+    parallel = sys.modules.get("trio_parallel")
+    if parallel is not None:
+        limiters.append(parallel.current_default_worker_limiter())
+    return any(limiter.borrowed_tokens for limiter in limiters)
 
 
 class TrioTime:

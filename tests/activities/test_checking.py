@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ import trio.testing
 from engine import ActivityStatus, Context, Engine, Restart, Retry, activity, step
 from engine.activities.checking import Finding, check
 from engine.journal.records import COLUMNS, StoredRecord
-from engine.testing import Death
+from engine.testing import Death, live
+from tests.activities import test_random_programs as random_programs
 from tests.activities.stage import Stage
 
 FITS = Finding(verdict="fits")
@@ -287,3 +291,24 @@ async def test_one_that_waits_to_be_resolved_fits(stage: Stage, autojump_clock: 
     for length in range(2, len(whole) + 1):
         found = await check(a, whole[:length])
         assert found == FITS, f"{found} after {whole[length - 1]}"
+
+
+async def _holds_for_a_random_program(folder: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    program = random_programs.Author(draw, draw.random() < 0.4).program()
+    world = random_programs.WORLD = random_programs.World(folder / f"{seed}.db", by_record=True)
+    play = random_programs.play
+    await live(functools.partial(random_programs.one_life, program), str(world.journal), play, death=world.death)
+    whole = records_of(Stage(world.journal))
+    done = len(world.effects)
+    for length in range(2, len(whole) + 1):
+        found = await check(play, whole[:length])
+        assert found == FITS, f"seed {seed}: {found} after {whole[length - 1]}"
+    assert len(world.effects) == done, f"seed {seed}"
+
+
+@pytest.mark.parametrize("first", [0, 1_000])
+def test_a_random_program_fits_at_every_record(tmp_path: Path, first: int) -> None:
+    for seed in range(first, first + 20):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        trio.run(_holds_for_a_random_program, tmp_path, seed, clock=clock)

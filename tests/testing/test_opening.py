@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import time
 from pathlib import Path
 
@@ -69,6 +70,16 @@ async def test_without_a_clock_that_jumps_it_is_now() -> None:
 async def test_a_step_in_a_thread_may_take_its_time() -> None:
     async with open_engine(busy, clock=MockClock()) as engine:
         assert await engine.run(busy) == "done"
+
+
+async def test_a_step_in_a_process_may_take_its_time() -> None:
+    @activity
+    async def parallel(ctx: Context) -> str:
+        return await ctx.step(step(process=True)(os.path.basename), "a/b", timeout=DAY)
+
+    # The process alone takes longer to start than a clock that jumped would allow.
+    async with open_engine(parallel, clock=MockClock()) as engine:
+        assert await engine.run(parallel) == "b"
 
 
 async def test_each_has_a_journal_of_its_own_that_is_gone_with_it() -> None:
