@@ -19,6 +19,7 @@ import orjson
 import trio
 
 from engine.activities.definition import Step
+from engine.activities.heartbeats import Heartbeats, details_of
 from engine.activities.history import RecordedCall
 from engine.activities.processes import Done, Job
 from engine.activities.step_info import CURRENT_STEP, StepInfo
@@ -51,6 +52,8 @@ class StepCall:
         timeout: seconds that an attempt may take.
         failed: how many live failed attempts are recorded.
         attempts: the number of the last attempt.
+        beats: what attempts have left by heartbeat, if any did.
+        is_attempting: whether an attempt is under way.
     """
 
     run: Run
@@ -66,6 +69,8 @@ class StepCall:
     timeout: float | None
     failed: int = 0
     attempts: int = 0
+    beats: Heartbeats | None = None
+    is_attempting: bool = False
 
     async def perform(self, recorded: RecordedCall | None) -> Any:
         """Attempt the step until it returns, or is not to be tried again; what was recorded of it before counts."""
@@ -75,6 +80,9 @@ class StepCall:
             raise interrupted(run, self.path)
         # One that is to be done at most once has not begun before, or its intent would be recorded.
         self.attempts = 0 if self.step.at_most_once else self._attempts_before(recorded)
+        if recorded is not None and (recorded.beat is not None or recorded.attempted is not None):
+            left = details_of(recorded)
+            self.beats = None if left is None else Heartbeats(left, self._record_heartbeat, run.around.errands)
         if recorded is not None and recorded.failures:
             self.failed = len(recorded.failures)
             last = recorded.failures[-1]
@@ -117,8 +125,11 @@ class StepCall:
         """Run the function once; its value, or a `_Failure`. Cancelled passes, recorded where it is the user's own."""
         if self.step.at_most_once:
             await self._record_intent()
-        info = StepInfo(self.name, self.path, self.attempts, f"{self.run.id}/{self.run.generation}/{self.path}")
+        key = f"{self.run.id}/{self.run.generation}/{self.path}"
+        details = None if self.beats is None else self.beats.details
+        info = StepInfo(self.name, self.path, self.attempts, key, details, beat=self._beat)
         token = CURRENT_STEP.set(info)
+        self.is_attempting = True
         try:
             if self.timeout is None:
                 return await self._call(info)
@@ -142,12 +153,30 @@ class StepCall:
             raise cancelled from None
         finally:
             CURRENT_STEP.reset(token)
+            self.is_attempting = False
+            if self.beats is not None:
+                self.beats.end()
+
+    def _beat(self, text: str) -> None:
+        """A heartbeat, in the loop or in the step's thread."""
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            trio.from_thread.run_sync(self._take, text)
+        else:
+            self._take(text)
+
+    def _take(self, text: str) -> None:
+        if self.is_attempting and not self.run.fenced:
+            if self.beats is None:
+                self.beats = Heartbeats(None, self._record_heartbeat, self.run.around.errands)
+            self.beats.take(text)
 
     async def _call(self, info: StepInfo) -> Any:
         if self.step.is_async:
             return await self.step.function(*self.args)
         if self.step.process:
-            return self._done(await self.run.around.workers.run(Job.of(self.step, self.args, info)))
+            return self._done(await self.run.around.workers.run(Job.of(self.step, self.args, info), self._take))
         # A thread is never left running: a cancellation waits for it, and its outcome is what counts; a timeout waits
         # for it too, so that the next attempt does not run beside it.
         # In a tuple, since Trio takes a coroutine that a thread returns for a mistake; here a lambda may return one.
@@ -166,6 +195,17 @@ class StepCall:
                 return _Failure(decode_error(tree, self.run.find_class), tree)
 
     # ------------------------------------------------------------------------------------------------ what is recorded
+
+    def _record_heartbeat(self, text: str) -> None:
+        """Record what an attempt leaves, without waiting for it."""
+        run = self.run
+        if run.fenced or run.ended:
+            return
+        facts = f'{self.scope.facts},"digest":"{self.digest}","attempt":{self.attempts}}}'
+        data = f'{{"details":{text}}}'
+        run.journal.append(
+            run.id, "step.heartbeat", name=self.name, path=self.path, run=run.number, facts=facts, data=data
+        )
 
     async def _record_intent(self) -> None:
         """Record that the only attempt is about to begin; durable when this returns."""
@@ -243,6 +283,7 @@ class StepCall:
             f'"error":{orjson.dumps(tree["type"]).decode()},"final":{"true" if final else "false"},'
             f'"origins":{orjson.dumps([self.path]).decode()}'
         )
+        left = "" if self.beats is None or self.beats.last is None else f',"details":{self.beats.last}'
         due = None if delay is None else after(at, delay)
         if due is not None:
             facts += f',"retry_at":"{due}"'
@@ -256,7 +297,7 @@ class StepCall:
             run=run.number,
             at=at,
             facts=facts + "}",
-            data=f'{{{self.text},"error":{orjson.dumps(tree).decode()}}}',
+            data=f'{{{self.text},"error":{orjson.dumps(tree).decode()}{left}}}',
         )
         if delay is not None and due is not None:
             # No outcome: user code is given nothing, neither now nor at replay.

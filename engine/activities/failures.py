@@ -23,7 +23,9 @@ from engine.errors import ConcurrentContextError
 from engine.journal import StoredRecord
 from engine.policies import Restart, matches
 
-_NOTHING_DONE = frozenset({"branch.ended", "scope.ended", "note.added", "value.drawn", "step.resolved"})
+_NOTHING_DONE = frozenset(
+    {"branch.ended", "scope.ended", "note.added", "value.drawn", "step.resolved", "step.heartbeat"}
+)
 """Records of calls that do not count as something done about a failure."""
 
 

@@ -18,6 +18,7 @@ from engine.journal import StoredRecord
 _CALL_OF = {
     "step.completed": "step",
     "step.failed": "step",
+    "step.heartbeat": "step",
     "step.intended": "step",
     "step.interrupted": "step",
     "step.resolved": "step",
@@ -52,6 +53,7 @@ class RecordedCall:
         late: for a cleanup the record that its allowance was over.
         failures: its live failed attempts.
         attempted: its last failed attempt, superseded or not.
+        beat: its last heartbeat, superseded or not.
         copied: where a fork took it over, the `seq` of its first record in the original; 0 where it did not.
     """
 
@@ -63,6 +65,7 @@ class RecordedCall:
     late: StoredRecord | None = None
     failures: list[StoredRecord] = attrs.field(factory=list)
     attempted: StoredRecord | None = None
+    beat: StoredRecord | None = None
     copied: int = 0
 
     def __str__(self) -> str:
@@ -163,6 +166,8 @@ class History:
             call.attempted = record
             if live:
                 call.failures.append(record)
+        elif kind == "step.heartbeat":
+            call.beat = record
         elif kind in _BEGINNINGS:
             call.begun = record
         if live and is_outcome(record):
@@ -217,7 +222,7 @@ def is_outcome(record: StoredRecord) -> bool:
     """Whether the record ends its call."""
     if record.kind == "step.failed":
         return "retry_at" not in record.facts
-    return record.kind not in _BEGINNINGS
+    return record.kind != "step.heartbeat" and record.kind not in _BEGINNINGS
 
 
 def superseded_at(records: Sequence[StoredRecord]) -> dict[str, int]:

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import attrs
+import trio
 import trio_parallel  # type: ignore[import-untyped]  # it has no annotations
 
 from engine.activities.definition import Step, described
+from engine.activities.heartbeats import EVERY
 from engine.activities.step_info import StepInfo, in_attempt
 from engine.codec import encode_error
 from engine.errors import DefinitionError, PayloadError, StepFailedError
@@ -42,6 +47,7 @@ class Job:
         is_method: whether the first of `bound` is the instance that a method belongs to.
         args: the arguments, as JSON text.
         info: what the step can ask of itself.
+        beats: the file that heartbeats are left in.
     """
 
     module: str
@@ -51,6 +57,7 @@ class Job:
     is_method: bool
     args: str
     info: StepInfo
+    beats: str = ""
 
     @classmethod
     def of(cls, step: Step[..., Any], args: tuple[Any, ...], info: StepInfo) -> Job:
@@ -70,7 +77,9 @@ class Job:
                 f"{described(function)}: a step in a process is imported there by its name; define it in a module, "
                 "outside of other functions"
             )
-        return cls(module, name, bound, keywords, step.is_method, step.signature.encode(args), info)
+        return cls(
+            module, name, bound, keywords, step.is_method, step.signature.encode(args), attrs.evolve(info, beat=None)
+        )
 
 
 Done = tuple[str, Any]
@@ -84,26 +93,49 @@ class Workers:
     def __init__(self) -> None:
         self._opened: AbstractAsyncContextManager[trio_parallel.WorkerContext] | None = None
         self._context: trio_parallel.WorkerContext | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._jobs = itertools.count()
 
-    async def run(self, job: Job) -> Done:
+    async def run(self, job: Job, beat: Callable[[str], None]) -> Done:
         """Do a job in a process. Cancelling kills the process.
+
+        Args:
+            job: the job.
+            beat: called with the details of heartbeats, a second late at most.
 
         Raises:
             StepFailedError: the process ended in the middle of it.
         """
-        context = self._context
-        if context is None:
+        context = await self._begin()
+        assert self._folder is not None
+        job = attrs.evolve(job, beats=str(Path(self._folder.name, str(next(self._jobs)))))
+        failed: Exception | None = None
+        done: Done = ("", None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen, job.beats, beat)
+            try:
+                done = await context.run_sync(perform, job, kill_on_cancel=True)
+            except trio_parallel.BrokenWorkerError as error:
+                code = getattr(error.args[-1], "exitcode", None)
+                what = f"it ended in the middle of the step, with exit code {code}"
+                failed = StepFailedError("worker process", what)
+            except Exception as error:  # what a partial holds cannot be pickled, which raises whatever it likes
+                failed = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _hear(job.beats, beat)
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return done
+
+    async def _begin(self) -> trio_parallel.WorkerContext:
+        if self._context is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="playbill-")
             self._opened = trio_parallel.open_worker_context(init=end_with_parent)
             # Does not wait: nothing is started before it is needed.
-            context = self._context = await self._opened.__aenter__()
-        try:
-            done: Done = await context.run_sync(perform, job, kill_on_cancel=True)
-        except trio_parallel.BrokenWorkerError as error:
-            code = getattr(error.args[-1], "exitcode", None)
-            raise StepFailedError(
-                "worker process", f"it ended in the middle of the step, with exit code {code}"
-            ) from None
-        return done
+            self._context = await self._opened.__aenter__()
+        return self._context
 
     async def close(self) -> None:
         """End the processes, when no step is in them any more."""
@@ -115,6 +147,32 @@ class Workers:
         except trio_parallel.BrokenWorkerError as error:
             # Nothing was lost by it: nobody waits for anything of theirs.
             logger.warning("a worker process ended badly: %s", error)
+        finally:
+            if self._folder is not None:
+                self._folder.cleanup()
+
+
+async def _listen(path: str, beat: Callable[[str], None]) -> None:
+    """Hear the heartbeats of a process, every second."""
+    while True:
+        await trio.sleep(EVERY)
+        await _hear(path, beat)
+
+
+async def _hear(path: str, beat: Callable[[str], None]) -> None:
+    left = await trio.to_thread.run_sync(_take, path)
+    if left is not None:
+        beat(left)
+
+
+def _take(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            left = file.read()
+        os.unlink(path)
+    except FileNotFoundError:
+        return None
+    return left
 
 
 # ---------------------------------------------------------------------------------------------------- in the process
@@ -139,7 +197,7 @@ def perform(job: Job) -> Done:
     target = functools.partial(function, *job.bound, **job.keywords) if job.bound or job.keywords else function
     signature = Signature.of(function, skip=1) if job.is_method else Signature.of(target)
     try:
-        with in_attempt(job.info):
+        with in_attempt(attrs.evolve(job.info, beat=functools.partial(leave, job.beats))):
             value = target(*signature.decode(job.args))
     except Exception as error:  # the edge where user code runs: whatever it raises is told
         return "error", encode_error(error)
@@ -149,6 +207,13 @@ def perform(job: Job) -> Done:
         return "value", signature.result.encode(value, "result")
     except PayloadError as error:
         return "payload", (error.path, error.why)
+
+
+def leave(path: str, text: str) -> None:
+    """Leave a heartbeat where the engine looks for it; the one before goes."""
+    with open(f"{path}-", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(f"{path}-", path)
 
 
 def _found(module: str, name: str) -> Callable[..., Any] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import attrs
 
+from engine.codec import codec_for
 from engine.errors import NoStepError
 
 
@@ -20,12 +22,30 @@ class StepInfo:
         path: its path in the activity.
         attempt: the number of this attempt, from 1. Above 1 it may have taken effect before.
         idempotency_key: the same for every attempt, restart and retry; pass it on to the outside.
+        details: what an attempt before this one left last by `heartbeat`, as plain JSON values; `None` if none did.
     """
 
     name: str
     path: str
     attempt: int
     idempotency_key: str
+    details: Any = None
+    _beat: Callable[[str], None] | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
+
+    def heartbeat(self, details: object = None, /) -> None:
+        """Say how far the step is, and leave what the next attempt may begin with. May be called as often as it suits:
+        what it leaves is recorded once a second at most, so that a crash loses a second of it. Does not wait for that,
+        but in a thread for the loop.
+
+        Args:
+            details: of any type that can be encoded.
+
+        Raises:
+            PayloadError: the details cannot be encoded.
+        """
+        text = codec_for(type(details)).encode(details, "details")
+        if self._beat is not None:
+            self._beat(text)
 
 
 CURRENT_STEP: ContextVar[StepInfo | None] = ContextVar("playbill_step", default=None)

@@ -246,7 +246,16 @@ def _calls() -> list[Kind]:
                 "retry_at?": "instant of the next attempt, where there is one",
                 **_ORIGINS,
             },
-            data={"args": "the arguments", **_ERROR},
+            data={"args": "the arguments", **_ERROR, "details?": "what attempts have left by heartbeat"},
+            call=True,
+        ),
+        Kind(
+            kind="step.heartbeat",
+            stream=activity,
+            meaning="An attempt at a step is under way, and leaves what the next one may begin with.",
+            name=step,
+            facts={**_ASKED, "attempt": "number of the attempt, from 1"},
+            data={"details": "what it leaves"},
             call=True,
         ),
         Kind(

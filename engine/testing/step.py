@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import attrs
 
@@ -14,13 +13,7 @@ from engine.activities.step_info import CURRENT_STEP
 
 @attrs.define(slots=True)
 class FakeStep(StepInfo):
-    """What a step can ask of itself, as the test says it.
-
-    Attributes:
-        details: what the attempt before left by `heartbeat`; what this one leaves, once it does.
-    """
-
-    details: Any = None
+    """What a step can ask of itself, as the test says it; `details` is also what it leaves by `heartbeat`."""
 
     def heartbeat(self, details: object = None, /) -> None:
         """Say that the step is alive, and leave what the next attempt may begin with."""

@@ -7,6 +7,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import trio
 
 from engine import ActivityFailedError, Context, DefinitionError, Engine, Restart, Settings, activity, step
-from tests.activities.process_steps import Parcel, Scales, add, die, give, hang, lives, lose, weigh, where
+from tests.activities.process_steps import Parcel, Scales, add, climb, die, give, hang, lives, lose, weigh, where
 from tests.activities.stage import Stage
 
 
@@ -42,12 +43,19 @@ async def several(ctx: Context) -> list[Any]:
             await ctx.step(function, what)
         except Exception as error:
             found.append([type(error).__name__, str(error), getattr(error, "what", None)])
+    found.append(await ctx.step(climb))
+    try:
+        await ctx.step(functools.partial(add, threading.Lock()), 2)  # type: ignore[arg-type]
+    except Exception as error:
+        found.append(str(error))
     found[2] = [str(found[2].weight), list(found[2].place)]
     return [list(entry) for entry in found[:2]] + found[2:]
 
 
 async def test_what_a_process_is_given_and_gives_back(stage: Stage) -> None:
-    one, two, weighed, read, added, mapped, died, lost, a_lambda, a_generator = await stage.played(several)
+    one, two, weighed, read, added, mapped, died, lost, a_lambda, a_generator, climbed, held = await stage.played(
+        several
+    )
     assert one[0] == two[0] != os.getpid()
     assert one[1:] == ["where", "it/0/where", 1]
     assert two[1:] == ["where#2", "it/0/where#2", 1]
@@ -56,6 +64,8 @@ async def test_what_a_process_is_given_and_gives_back(stage: Stage) -> None:
     assert died == ["second time", "second time"]
     assert lost == ["LostError", "parcel: gone", "parcel"]
     assert a_lambda[0] == a_generator[0] == "PayloadError"
+    assert climbed == {"height": 2}
+    assert "pickle" in held
     failed = {record["path"]: record for record in stage.records("step.failed")}
     assert "exit code 7" in failed["die"]["data"]["error"]["message"]
     assert "enough" in failed["die#2"]["data"]["error"]["message"]
