@@ -7,14 +7,9 @@ activity at each of its records and has it resumed. Installed, Playbill gives py
 """
 
 from engine.testing.clock import MockClock as MockClock
-from engine.testing.clock import TrioTime as TrioTime
 from engine.testing.context import FakeContext as FakeContext
 from engine.testing.context import fake_context as fake_context
-from engine.testing.everywhere import AGAIN as AGAIN
-from engine.testing.everywhere import OPENING as OPENING
 from engine.testing.everywhere import Crashes as Crashes
 from engine.testing.everywhere import crash_everywhere as crash_everywhere
-from engine.testing.killing import Death as Death
-from engine.testing.killing import live as live
 from engine.testing.opening import open_engine as open_engine
 from engine.testing.step import fake_step as fake_step

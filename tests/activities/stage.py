@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from engine import ActivityStatus, Engine
-from engine.testing import Death, live
+from engine.testing.killing import Death, live
 
 ENDED = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED, ActivityStatus.BLOCKED)
 

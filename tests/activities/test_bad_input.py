@@ -33,7 +33,9 @@ from engine import (
     activity,
     step,
 )
-from engine.testing import Death, TrioTime, crash_everywhere
+from engine.testing import crash_everywhere
+from engine.testing.clock import TrioTime
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 SETTINGS = Settings(max_payload=1_000)

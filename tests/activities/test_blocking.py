@@ -20,7 +20,7 @@ from engine import (
     Restart,
     activity,
 )
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import ENDED, Stage
 
 

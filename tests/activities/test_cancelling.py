@@ -23,7 +23,7 @@ from engine import (
     current_step,
     step,
 )
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 OVER = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED, ActivityStatus.BLOCKED)

@@ -18,7 +18,7 @@ import trio.testing
 from engine import ActivityStatus, Context, Engine, Restart, Retry, activity, step
 from engine.activities.checking import Finding, check
 from engine.journal.records import COLUMNS, StoredRecord
-from engine.testing import Death, live
+from engine.testing.killing import Death, live
 from tests.activities import test_random_programs as random_programs
 from tests.activities.stage import Stage
 

@@ -22,7 +22,7 @@ from engine import (
     activity,
     step,
 )
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 OVER = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED, ActivityStatus.BLOCKED)

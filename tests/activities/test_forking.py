@@ -23,7 +23,7 @@ from engine import (
     subscriber,
 )
 from engine.audit import Ledger
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 BROKEN = {"card"}

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from engine import ActivityStatus, Context, Engine, IdConflictError, Settings, activity, step
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 TWO = Settings(max_running=2)

@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from engine import ActivityFailedError, ActivityStatus, Context, Restart, activity, current_step, step
-from engine.testing import Death, crash_everywhere
+from engine.testing import crash_everywhere
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 from tests.activities.test_side_by_side import BoomError, at_second, work
 

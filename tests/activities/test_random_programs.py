@@ -43,7 +43,8 @@ from engine import (
     current_step,
     step,
 )
-from engine.testing import AGAIN, OPENING, Death, live
+from engine.testing.everywhere import AGAIN, OPENING
+from engine.testing.killing import Death, live
 
 ID = "it"
 DOWNTIMES = (0.0, 0.0, 3.0)

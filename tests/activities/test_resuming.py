@@ -16,7 +16,9 @@ import trio
 import trio.testing
 
 from engine import ActivityFailedError, ActivityStatus, Context, Engine, Restart, Retry, activity, current_step, step
-from engine.testing import Death, TrioTime, crash_everywhere
+from engine.testing import crash_everywhere
+from engine.testing.clock import TrioTime
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]

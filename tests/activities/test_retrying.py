@@ -24,7 +24,7 @@ from engine import (
     step,
 )
 from engine.audit import Ledger
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 BROKEN: set[str] = set()

@@ -20,7 +20,7 @@ from engine import (
     current_step,
     step,
 )
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 

@@ -30,7 +30,7 @@ from engine import (
     step,
 )
 from engine.activities.definition import step_for
-from engine.testing import TrioTime
+from engine.testing.clock import TrioTime
 from tests.activities.stage import Stage
 
 NO_RESTART = Restart(0)

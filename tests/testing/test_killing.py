@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import Context, activity, current_step, step
-from engine.testing import Death
+from engine.testing.killing import Death
 from tests.activities.stage import Stage
 
 
