@@ -6,6 +6,7 @@ a `kill -9` or a power cut, it goes on from the last recorded step. These are th
 
 from engine.activities import Activity as Activity
 from engine.activities import Branch as Branch
+from engine.activities import Child as Child
 from engine.activities import Context as Context
 from engine.activities import Handle as Handle
 from engine.activities import Running as Running

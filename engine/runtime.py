@@ -28,6 +28,7 @@ from engine.activities import (
     Asked,
     Commanding,
     Context,
+    Family,
     Flights,
     Handle,
     Letter,
@@ -289,6 +290,7 @@ class Engine:
                 flights=Flights(),
                 post=Post(journal, now),
                 workers=workers,
+                family=Family(journal),
             )
             activities = Activities(
                 around,

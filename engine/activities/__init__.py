@@ -8,6 +8,7 @@ other command, as the table in `permitted` says; `cancelling` and `cleaning` tel
 code. `handle` is what whoever started an activity holds of it. The room is given its journal; it knows no subscribers.
 """
 
+from engine.activities.children import Child as Child
 from engine.activities.commanding import Commanding as Commanding
 from engine.activities.context import Branch as Branch
 from engine.activities.context import Context as Context
@@ -17,6 +18,7 @@ from engine.activities.definition import Step as Step
 from engine.activities.definition import activity as activity
 from engine.activities.definition import source_digest as source_digest
 from engine.activities.definition import step as step
+from engine.activities.family import Family as Family
 from engine.activities.handle import Handle as Handle
 from engine.activities.obeying import Activities as Activities
 from engine.activities.obeying import Asked as Asked

@@ -244,6 +244,7 @@ class Admission:
             return False
         args = orjson.dumps(parse_exactly(command.data or '{"args":[]}')["args"]).decode()
         execution = Execution(self._around, definition, state.id, changed=self._changed)
+        execution.bound = command.facts.get("deadline")
         self.append_start(execution, args, self._around.stamp())
         return True
 
@@ -252,8 +253,12 @@ class Admission:
         id, definition = execution.id, execution.definition
         drawn = self.draw_seed(id).hex()
         facts = {"generation": 0, "version": definition.version, "seed": drawn[:32]}
+        deadline = execution.bound
         if definition.timeout is not None:
-            deadline = facts["deadline"] = after(at, definition.timeout)
+            own = after(at, definition.timeout)
+            deadline = own if deadline is None else min(own, deadline)
+        if deadline is not None:
+            facts["deadline"] = deadline
             self.fix_deadline(id, at, deadline)
         data = f'{{"args":{args},"key":"{drawn[32:]}"}}'
         seq = self._journal.append(

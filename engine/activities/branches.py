@@ -21,6 +21,7 @@ import orjson
 import trio
 
 from engine.activities.cancelling import Cancellable, open_within
+from engine.activities.children import CURRENT_CONTEXT
 from engine.activities.paths import branch_path
 from engine.codec import encode_error
 from engine.journal.log import quoted
@@ -178,6 +179,8 @@ class Fork:
         outcome = "cancelled"
         with branch.cancel_scope:
             try:
+                if not self.plain:
+                    CURRENT_CONTEXT.set(branch.context)
                 if not self._run.fenced:
                     branch.value = await self._functions[branch.index](branch.context)
                     branch.returned = True

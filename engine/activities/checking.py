@@ -18,6 +18,7 @@ import trio.testing
 
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution, arguments_of
+from engine.activities.family import Family
 from engine.activities.history import History
 from engine.activities.posting import Post
 from engine.activities.processes import Workers
@@ -125,6 +126,7 @@ class _Rehearsal(Execution):
             flights=Flights(),
             workers=Workers(),
             post=Post(journal, stamp),
+            family=Family(journal),
             cancel_within=math.inf,
             errands=errands,
         )

@@ -25,8 +25,9 @@ from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
 from engine.activities.calls import Call, awaitable
 from engine.activities.cancelling import raise_cancelled
+from engine.activities.children import Child, OnParentEnd, Wanted, run_child, start_child
 from engine.activities.cleaning import Cleanup, cleaning
-from engine.activities.definition import Activity, Step, check_timeout, described, step_for, takes_context
+from engine.activities.definition import Activity, Running, Step, check_timeout, step_for, takes_context
 from engine.activities.history import RecordedCall
 from engine.activities.receiving import receive
 from engine.activities.run import GIVEN_UP, Run
@@ -248,7 +249,8 @@ class Context:
         """Run a function for each item, side by side.
 
         Args:
-            function: a step for each item; or, where its first parameter is annotated `Context`, a branch for each.
+            function: a step for each item; or, where its first parameter is annotated `Context`, a branch for each; or
+                an activity, a child for each.
             items: one argument each, read at once.
             limit: how many at the same time; all, unless given.
 
@@ -264,13 +266,12 @@ class Context:
         if limit is not None and limit < 1:
             raise DefinitionError(f"map(limit={limit!r}): give a whole number of at least 1, or None")
         everything = list(items)
-        plain = not takes_context(function)
-        if isinstance(function, Activity):
-            raise DefinitionError(
-                f"{described(function.function)}: activities as children are not there yet in this version"
-            )
+        plain = not (isinstance(function, Activity) or takes_context(function))
         step = step_for(function) if plain else None
-        name = step.name if step is not None else getattr(function, "__qualname__", type(function).__name__)
+        if isinstance(function, Activity):
+            name = function.name
+        else:
+            name = step.name if step is not None else getattr(function, "__qualname__", type(function).__name__)
         fork, _ = await self._forked(
             "map",
             [name, len(everything)],
@@ -696,6 +697,70 @@ class Context:
         """
         await send(self, id, message)
 
+    # ------------------------------------------------------------------------------------------------ children
+
+    async def run(
+        self,
+        activity: Callable[[Context, *Ts], Running[R]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        key: str | None = None,
+        priority: int = 0,
+        tags: Mapping[str, str] | None = None,
+        on_parent_end: OnParentEnd = "cancel",
+    ) -> R:
+        """Run an activity as a child, and wait for its end.
+
+        Args:
+            activity: its definition, which the engine must have been given too.
+            args: its arguments.
+            id: its id; this activity's and the call's path, as `order-1/orders.ship`, unless given.
+            key: the business key: searchable.
+            priority: recorded.
+            tags: texts to search by.
+            on_parent_end: what becomes of it when this activity ends before it, as when the call was cancelled:
+                `cancel` has it cancelled and waits for its end, `wait` waits, `abandon` does neither.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            PayloadError: an argument cannot be encoded, or the id is none; nothing was recorded.
+            DefinitionError: it is no activity, or the engine was not given it.
+            IdConflictError: the id is taken. That is recorded.
+            ActivityCancelledError: the child was cancelled.
+            Exception: what the child failed of, made anew from its record. A restart of this activity that nothing was
+                done about begins another child, with another id.
+
+        Its deadline is not later than this activity's. Cancelling has the child cancelled too, unless it is to be
+        abandoned, and does not wait for it.
+        """
+        wanted = Wanted(id=id, key=key, priority=priority, tags=tags, on_parent_end=on_parent_end)
+        value: R = await run_child(self, activity, args, wanted)
+        return value
+
+    async def start(
+        self,
+        activity: Callable[[Context, *Ts], Running[R]],
+        /,
+        *args: *Ts,
+        id: str | None = None,
+        key: str | None = None,
+        priority: int = 0,
+        tags: Mapping[str, str] | None = None,
+        on_parent_end: OnParentEnd = "cancel",
+    ) -> Child[R]:
+        """Start an activity as a child, which runs beside this one. Arguments and errors as with `run`.
+
+        Returns:
+            The child, whose start is durable.
+
+        Cancelling leaves open whether it is started; one whose start is recorded runs.
+        """
+        wanted = Wanted(id=id, key=key, priority=priority, tags=tags, on_parent_end=on_parent_end)
+        return await start_child(self, activity, args, wanted)
+
     # ------------------------------------------------------------------------------------------------ drawn values
 
     def now(self) -> dt.datetime:
@@ -935,6 +1000,9 @@ def _applied(
     """What a branch of a map runs."""
     if step is not None:
         return lambda context: context._step(step, (item,))
+    if isinstance(function, Activity):
+        wanted = Wanted(id=None, key=None, priority=0, tags=None, on_parent_end="cancel")
+        return lambda context: run_child(context, function, (item,), wanted)
     return lambda context: function(context, item)
 
 

@@ -98,6 +98,12 @@ class Activity(Generic[P, R_co]):
             if isinstance(held, type):
                 yield held
 
+    def find_class(self, name: str) -> type | None:
+        """A class local to a function, by its module and qualified name, where the activity's code refers to it."""
+        return next(
+            (found for found in self.classes_in_reach() if f"{found.__module__}.{found.__qualname__}" == name), None
+        )
+
     def __repr__(self) -> str:
         return f"<activity {self._name!r} of {described(self.function)}>"
 

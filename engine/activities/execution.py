@@ -53,6 +53,23 @@ class Ending:
     command: int | None = None
 
 
+@attrs.frozen(slots=True)
+class _End:
+    """How an activity is to end, when its children have.
+
+    Attributes:
+        run: the run that ended so.
+        status: its last status.
+        facts: the terminal record's facts.
+        data: its data, as JSON text, if it has any.
+    """
+
+    run: Run
+    status: ActivityStatus
+    facts: Mapping[str, Any]
+    data: str | None
+
+
 class Execution:
     """An activity that this engine has in memory.
 
@@ -67,8 +84,8 @@ class Execution:
         is_acting: whether its actor was started, and has not ended.
         inbox: the messages that it has not received.
         args: its encoded arguments, until its start is durable.
-        inbox: the messages that it has not received.
-        over: how it ends, once that is recorded, if not durable yet.
+        bound: the instant at which its parent's time is over, where that limits its own.
+        children: its children of whose end nothing is recorded, by id, with what becomes of them when it ends.
     """
 
     __slots__ = (
@@ -76,10 +93,14 @@ class Execution:
         "_around",
         "_backoff",
         "_changed",
+        "_end",
         "_history",
+        "_nudge",
         "_started",
         "args",
+        "bound",
         "cancelling",
+        "children",
         "definition",
         "ending",
         "id",
@@ -123,6 +144,11 @@ class Execution:
         self.ending: Ending | None = None
         self.run: Run | None = None
         self.args: str | None = None
+        self.bound: str | None = None
+        self.children: dict[str, str] = {} if history is None else history.children
+        # How it is to end, when its children have ended; and what wakes it while it waits for them.
+        self._end: _End | None = None
+        self._nudge = trio.Event()
         self.inbox = Inbox() if history is None else _inbox_of(history)
 
     def prepare(self, started: StoredRecord) -> None:
@@ -139,6 +165,7 @@ class Execution:
     def cancel(self, cancelling: StoredRecord) -> None:
         """Its cancel was recorded."""
         was, self.standing = self.standing, ActivityStatus.CANCELLING
+        self._nudge.set()
         self.cancelling = cancelling
         if self.run is None:
             return
@@ -154,6 +181,7 @@ class Execution:
     def terminate(self) -> None:
         """Its end was recorded by command: whatever it still does has no effect."""
         self.standing = ActivityStatus.CANCELLED
+        self._nudge.set()
         if self.run is not None:
             self.run.ended = True
             self.run.fence()
@@ -162,6 +190,7 @@ class Execution:
         """Begin nothing new; when the steps in flight have ended, the run is given up."""
         self.standing = ActivityStatus.PAUSED
         self._again = False
+        self._nudge.set()
         if self.run is not None:
             self.run.held = True
             self.run.send(self._come_to_rest, self.run)
@@ -194,6 +223,8 @@ class Execution:
                 continue
             self._again = False
             await self._run_once(self._next_run())
+            if self._end is not None:
+                await self._end_after_children(self._end)
             if not self._again:
                 break
         self.is_acting = False
@@ -256,6 +287,8 @@ class Execution:
             overdue=self._end_overdue,
             inbox=self.inbox,
         )
+        self.children = run.children
+        self._end = None
         return run
 
     async def _wait_for_restart(self) -> None:
@@ -325,18 +358,18 @@ class Execution:
         run = self.run
         if run is not None and not run.fenced and run.cancelling is not None:
             deadline = run.cancelling.facts["cause"] == "deadline"
-            await self._record_cancelled(run, "deadline" if deadline else "terminate")
+            await self._record_cancelled(run, "deadline" if deadline else "terminate", at_once=True)
 
-    async def _record_cancelled(self, run: Run, cause: str) -> None:
+    async def _record_cancelled(self, run: Run, cause: str, *, at_once: bool = False) -> None:
         assert run.cancelling is not None
         if cause == "deadline":
             timeout = ActivityTimeoutError(f"activity {self.id!r} did not end before its deadline")
-            await self._fail(run, timeout, why="deadline")
+            await self._fail(run, timeout, why="deadline", at_once=at_once)
             return
         facts: dict[str, Any] = {"generation": run.generation, "cause": cause}
         if "command" in run.cancelling.facts:
             facts["command"] = run.cancelling.facts["command"]
-        await self._record_end(run, ActivityStatus.CANCELLED, facts, None)
+        await self._record_end(run, ActivityStatus.CANCELLED, facts, None, at_once=at_once)
 
     def _left_over(self, run: Run, context: Context, asked: str) -> bool:
         """Whether the function was left before it asked for all that is recorded: it does not fit its history."""
@@ -409,6 +442,7 @@ class Execution:
         origins: Sequence[str] = (),
         open: Sequence[str] = (),
         acted_upon: Sequence[str] = (),
+        at_once: bool = False,
     ) -> None:
         tree = encode_error(error)
         facts = {
@@ -419,12 +453,64 @@ class Execution:
             "acted_upon": acted_upon,
             "why": why,
         }
-        await self._record_end(run, ActivityStatus.FAILED, facts, f'{{"error":{orjson.dumps(tree).decode()}}}')
+        data = f'{{"error":{orjson.dumps(tree).decode()}}}'
+        await self._record_end(run, ActivityStatus.FAILED, facts, data, at_once=at_once)
 
-    async def _record_end(self, run: Run, status: ActivityStatus, facts: Mapping[str, Any], data: str | None) -> None:
+    async def _record_end(
+        self, run: Run, status: ActivityStatus, facts: Mapping[str, Any], data: str | None, *, at_once: bool = False
+    ) -> None:
         # Decided: nothing that the function left behind may be recorded after it.
         run.ended = True
         run.fence()
+        end = _End(run, status, facts, data)
+        if at_once or not self._running_children():
+            self._cancel_children()
+            await self._append_end(end)
+        else:
+            self._end = end
+
+    # ------------------------------------------------------------------------------------------------ its children
+
+    def _running_children(self) -> list[str]:
+        """The children that must have ended before it ends."""
+        family = self._around.family
+        return [id for id, then in self.children.items() if then != "abandon" and not family.is_over(id)]
+
+    def _cancel_children(self) -> None:
+        for id, on_parent_end in self.children.items():
+            if on_parent_end == "cancel":
+                self._around.family.cancel(id)
+
+    async def _end_after_children(self, end: _End) -> None:
+        """Its function has ended: have its children cancelled that are to be, wait for them, and end last. A cancel
+        that arrives meanwhile wins; where it is paused, or the engine closes, another run comes to this again."""
+        self._cancel_children()
+        while running := self._running_children():
+            self._nudge = trio.Event()
+            self._around.family.watch(running[0], self._nudged)
+            try:
+                # It may have ended just now.
+                if not self._around.family.is_over(running[0]):
+                    await self._nudge.wait()
+            finally:
+                self._around.family.forget(running[0], self._nudged)
+            if self._is_stopped or self._around.flights.draining:
+                return
+        await trio.lowlevel.checkpoint()
+        if self._is_stopped or self._around.flights.draining:
+            return
+        self._end = None
+        if self.cancelling is not None and end.run.cancelling is None:
+            end.run.cancelling = self.cancelling
+            await self._record_cancelled(end.run, str(self.cancelling.facts["cause"]), at_once=True)
+        else:
+            await self._append_end(end)
+
+    def _nudged(self, at: str) -> None:
+        self._nudge.set()
+
+    async def _append_end(self, end: _End) -> None:
+        run, status, data, facts = end.run, end.status, end.data, end.facts
         self.standing = status
         record_unread(self._around.journal, self.inbox.unread, run=run.number, generation=run.generation)
         seq = self._around.journal.append(

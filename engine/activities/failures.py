@@ -122,7 +122,7 @@ def _nothing_was_done(failed: StoredRecord, records: Sequence[StoredRecord]) -> 
     return not any(call.facts["nursery"] for call in _those_that_went_on(beside, records))
 
 
-_FAILURES = ("step.failed", "step.interrupted", "step.resolved")
+_FAILURES = ("step.failed", "child.ended", "step.interrupted", "step.resolved")
 
 
 def _failure(path: str, records: Sequence[StoredRecord]) -> StoredRecord | None:

@@ -29,10 +29,18 @@ _CALL_OF = {
     "message.failed": "receive",
     "message.sent": "send",
     "message.denied": "send",
+    "child.cancelled": "cancel",
 }
 """The call that a record belongs to, by the record's kind."""
 
-_NAMED_IN = {"timer.set": "for", "scope.opened": "of", "call.abandoned": "call"}
+_NAMED_IN = {
+    "timer.set": "for",
+    "scope.opened": "of",
+    "call.abandoned": "call",
+    "child.started": "call",
+    "child.denied": "call",
+    "child.ended": "call",
+}
 """The fact in which other records name their call. Of a call the first record is one of these, or of those above."""
 
 _BEGINNINGS = ("timer.set", "scope.opened", "step.intended")
@@ -87,6 +95,7 @@ class History:
         cancelling: the cancel that was recorded, if one was.
         messages: the messages that it was sent, in every generation, by their ids.
         unread: those that it has not received, or has given back, in order.
+        children: the children of whose end nothing is recorded, by id, with what becomes of them when it ends.
         last: its last record.
     """
 
@@ -103,6 +112,7 @@ class History:
         self.cancelling: StoredRecord | None = None
         self.messages = messages_in(records)
         self.unread = unread_of(self.messages, records) if self.messages else []
+        self.children: dict[str, str] = {}
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
         superseded = superseded_at(generation)
@@ -170,6 +180,12 @@ class History:
             call.beat = record
         elif kind in _BEGINNINGS:
             call.begun = record
+        elif kind == "child.started":
+            self.children[record.facts["id"]] = record.facts["on_parent_end"]
+            if live:
+                call.begun = record
+        elif kind == "child.ended":
+            self.children.pop(record.facts["id"], None)
         if live and is_outcome(record):
             if is_cancel(record):
                 call.late = record
@@ -222,6 +238,8 @@ def is_outcome(record: StoredRecord) -> bool:
     """Whether the record ends its call."""
     if record.kind == "step.failed":
         return "retry_at" not in record.facts
+    if record.kind == "child.started":
+        return bool(record.facts["call"] == "start")
     return record.kind != "step.heartbeat" and record.kind not in _BEGINNINGS
 
 

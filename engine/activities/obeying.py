@@ -43,8 +43,8 @@ class Asked:
     Attributes:
         by: who asked.
         reason: why.
-        via: `engine` or `cli`.
-        origin: user, host and process it came from.
+        via: `engine`, `cli` or `activity`.
+        origin: user, host and process it came from, or the id of the activity.
     """
 
     by: str | None
@@ -71,6 +71,7 @@ class Activities:
         admission: says who runs.
         deadlines: whose time is over when.
         post: brings messages to them.
+        family: starts their children, and tells when these have ended.
         live: the activities that run here, by id.
     """
 
@@ -116,6 +117,8 @@ class Activities:
         self.deadlines = Deadlines(around.journal, around.stamp, self.pass_deadline)
         self.admission.fix_deadline = self.deadlines.fix
         self.post = around.post
+        self.family = around.family
+        self.family.belongs_to(self)
         self.post.bring_to(self.standing, self.live, lambda id: None)
         # The status of activities that do not run here, from its record until that is durable.
         self._standing: dict[str, ActivityStatus] = {}
@@ -142,6 +145,8 @@ class Activities:
         key: str | None,
         priority: int,
         tags: Mapping[str, str] | None,
+        parent: str | None = None,
+        deadline: str | None = None,
     ) -> tuple[Execution | None, int]:
         """Record a start, of an id that is free; the activity begins when that is durable and there is a place for it.
 
@@ -151,6 +156,8 @@ class Activities:
             id: the activity's id.
             asked: who asked.
             key, priority, tags: as recorded.
+            parent: the id of the activity whose child it is, if it is one.
+            deadline: the instant by which it must have ended, whatever its own time is.
 
         Returns:
             The execution, `None` where there is no place yet; and the `seq` to wait for.
@@ -159,13 +166,17 @@ class Activities:
         has_place = self.admission.has_place
         execution = Execution(self._around, definition, id, changed=self._changed)
         execution.args = args
+        execution.bound = deadline
+        facts = asked.facts(
+            "start", key=key, tags=dict(tags) if tags else None, priority=priority, parent=parent, deadline=deadline
+        )
         seq = self._journal.append(
             id,
             "command.accepted",
             name=definition.name,
             by=asked.by,
             at=at,
-            facts=asked.facts("start", key=key, tags=dict(tags) if tags else None, priority=priority),
+            facts=facts,
             data=asked.data(args),
             begins="activity",
             landed=None if has_place else lambda: self._stands_in_line(id),
@@ -174,6 +185,46 @@ class Activities:
             return execution, self.admission.append_start(execution, args, at)
         self.admission.asked[id] = execution
         return None, seq
+
+    def start_child(
+        self,
+        definition: Activity[..., Any],
+        args: str,
+        *,
+        id: str,
+        by: str | None,
+        parent: str,
+        deadline: str | None,
+        key: str | None,
+        priority: int,
+        tags: Mapping[str, str] | None,
+    ) -> int:
+        """Record the start of a child: see `start`. Nobody is asked for leave."""
+        asked = Asked(by=by, reason=None, via="activity", origin=parent)
+        _, seq = self.start(
+            definition,
+            args,
+            id=id,
+            asked=asked,
+            key=key,
+            priority=priority,
+            tags=tags,
+            parent=parent,
+            deadline=deadline,
+        )
+        return seq
+
+    def record_cancel_by_parent(self, id: str, parent: str, by: str | None, reason: str | None) -> int:
+        """Record that a parent asks for its child to be cancelled."""
+        asked = Asked(by=by, reason=reason, via="activity", origin=parent)
+        return self._journal.append(
+            id,
+            "command.accepted",
+            name=self.name_of(id),
+            by=by,
+            facts=asked.facts("cancel"),
+            data=asked.data(),
+        )
 
     def _stands_in_line(self, id: str) -> None:
         """One that is pending is so durably."""
@@ -215,6 +266,7 @@ class Activities:
         self._wake(execution.id)
 
     def _wake(self, id: str) -> None:
+        self.family.tell(id)
         for watcher in self._watchers.pop(id, ()):
             watcher.set()
 
@@ -320,7 +372,7 @@ class Activities:
 
         Args:
             id: the activity, which has not ended, and is not being cancelled yet unless it is blocked.
-            cause: `command` or `deadline`.
+            cause: `command`, `deadline` or `parent`.
             command: the `seq` of the command.
             kept: whether it is blocked: then it stays so until it is resumed.
         """
@@ -346,7 +398,7 @@ class Activities:
             is_parked = parked is not None and parked.status is ActivityStatus.WAITING
             self._go_on(id, [*records, cancelling], cause="unparked" if is_parked else "unpaused")
 
-    def end_at_once(self, id: str, *, cause: str, command: int) -> None:
+    def end_at_once(self, id: str, *, cause: str, command: int | None) -> None:
         """Record an activity's end, before anything is done about what it still does."""
         live = self.live.get(id)
         records = [] if live is not None and live.run is not None else self._records_of(id)
@@ -362,6 +414,10 @@ class Activities:
         )
         if live is not None:
             live.terminate()
+        children = live.children if live is not None else History(records).children if _has_begun(records) else {}
+        for child, on_parent_end in children.items():
+            if on_parent_end == "cancel":
+                self.family.cancel(child)
 
     def _record_unread(self, id: str, records: Sequence[StoredRecord]) -> None:
         live = self.live.get(id)
@@ -606,3 +662,7 @@ def defined(activities: Iterable[Activity[..., Any]]) -> dict[str, Activity[...,
         if other is not activity:
             raise DefinitionError(f"two activities are named {activity.name!r}: {other!r} and {activity!r}; rename one")
     return found
+
+
+def _has_begun(records: Iterable[StoredRecord]) -> bool:
+    return any(record.kind == "activity.started" for record in records)

@@ -86,6 +86,8 @@ class Run:
         waits: the calls that wait for an instant or to be woken, by path.
         withheld: the new calls that did not begin, since the run was held.
         inbox: the messages that the activity has not received.
+        deadline: the instant at which the activity's time is over, where it is limited.
+        children: the children of whose end nothing is recorded here, by id, with what becomes of them at its own end.
     """
 
     def __init__(
@@ -129,6 +131,8 @@ class Run:
         self.waits: dict[str, Wait] = {}
         self.withheld: list[str] = []
         self.inbox = inbox
+        self.deadline: str | None = started.facts.get("deadline")
+        self.children: dict[str, str] = {} if history is None else dict(history.children)
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
         # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.
@@ -571,14 +575,7 @@ class Run:
 
     def find_class(self, name: str) -> type | None:
         """A class local to a function, by its module and qualified name, where the activity's code refers to it."""
-        return next(
-            (
-                found
-                for found in self.definition.classes_in_reach()
-                if f"{found.__module__}.{found.__qualname__}" == name
-            ),
-            None,
-        )
+        return self.definition.find_class(name)
 
 
 def _copied_beside(scopes: Mapping[str, Sequence[RecordedCall]]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from engine.activities.replay import RestInstrument
 from engine.journal import Store, StoredRecord
 
 if TYPE_CHECKING:
+    from engine.activities.family import Family
     from engine.activities.posting import Post
     from engine.activities.run import Run
 
@@ -30,6 +31,7 @@ class Surroundings:
         flights: counts the attempts under way, for draining.
         post: brings messages to other activities.
         workers: the processes that steps may run in.
+        family: starts children, and tells when they have ended.
         cancel_within: seconds outside of cleanups after which a cancel becomes a terminate.
         errands: where tasks run that no activity's function waits for, such as the landing of a cancel.
     """
@@ -42,6 +44,7 @@ class Surroundings:
     flights: Flights
     post: Post
     workers: Workers
+    family: Family
     cancel_within: float
     errands: trio.Nursery
 

@@ -409,6 +409,53 @@ def _calls() -> list[Kind]:
     ]
 
 
+def _children() -> list[Kind]:
+    activity = "activity"
+    name = "name of the child's definition"
+    child = {**_ASKED, "call": "which call it was: `run`, `start` or `result`", "id": "the child's id"}
+    return [
+        Kind(
+            kind="child.started",
+            stream=activity,
+            meaning="The activity started a child; the child's own start is of the same commit.",
+            name=name,
+            facts={**child, "on_parent_end": "what becomes of it when this one ends: `cancel`, `wait` or `abandon`"},
+            call=True,
+        ),
+        Kind(
+            kind="child.denied",
+            stream=activity,
+            meaning="The activity would have started a child under an id that is taken.",
+            name=name,
+            facts=child,
+            call=True,
+        ),
+        Kind(
+            kind="child.ended",
+            stream=activity,
+            meaning="The activity came to know how a child ended.",
+            name=name,
+            facts={
+                **child,
+                "status": "`completed`, `failed` or `cancelled`",
+                "error?": "the exception's type",
+                "final?": "of one that did not complete: whether no restart begins another",
+                "origins?": "of one that did not complete: the path of this call",
+            },
+            data={"value?": "what it returned", **{f"{field}?": what for field, what in _ERROR.items()}},
+            call=True,
+        ),
+        Kind(
+            kind="child.cancelled",
+            stream=activity,
+            meaning="The activity asked for a child to be cancelled.",
+            name=name,
+            facts={**_ASKED, "id": "the child's id"},
+            call=True,
+        ),
+    ]
+
+
 def _messages() -> list[Kind]:
     activity = "activity"
     name = "the message's class, as `package.module.Class`"
@@ -473,8 +520,8 @@ def _messages() -> list[Kind]:
 def _commands() -> list[Kind]:
     asked = {
         "command": "what was asked: `start`, `send`, `cancel`, `terminate`, `pause`, `resume`, `resolve` or `fork`",
-        "via": "through what it came: `engine` or `cli`",
-        "origin": "user, host and process it came from",
+        "via": "through what it came: `engine`, `cli` or `activity`",
+        "origin": "user, host and process it came from, or the id of the activity",
     }
     return [
         Kind(
@@ -490,6 +537,9 @@ def _commands() -> list[Kind]:
                 "at?": "of a fork: the path of the call that is done anew",
                 "new?": "of a fork: the id of the new activity",
                 "forked_from?": "of the start of a fork: the id of the activity that was forked",
+                "message?": "of a `send`: the message's id",
+                "parent?": "of a child's start: its parent's id",
+                "deadline?": "of a child's start: the instant at which its parent's time is over",
                 "timeout?": "of a retry: seconds until the new deadline",
             },
             data={"args?": "the arguments", "reason?": "why it was asked"},
@@ -657,7 +707,8 @@ def _subscribers() -> list[Kind]:
 
 
 KINDS: Mapping[str, Kind] = {
-    kind.kind: kind for kind in [*_engine(), *_commands(), *_lifecycle(), *_calls(), *_messages(), *_subscribers()]
+    kind.kind: kind
+    for kind in [*_engine(), *_commands(), *_lifecycle(), *_calls(), *_children(), *_messages(), *_subscribers()]
 }
 """Every kind of record, by its name."""
 

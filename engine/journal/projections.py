@@ -141,6 +141,8 @@ def _command_accepted(to: Projections, record: Projected) -> None:
         row["key"] = record.facts["key"]
     if "tags" in record.facts:
         row["tags"] = orjson.dumps(record.facts["tags"]).decode()
+    if "parent" in record.facts:
+        row["parent"] = record.facts["parent"]
     if "priority" in record.facts:
         row["priority"] = record.facts["priority"]
     to.insert("activities", (record.stream,), row)

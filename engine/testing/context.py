@@ -230,7 +230,9 @@ class FakeContext(Context):
 
     # ------------------------------------------------------------------------------------------------ children
 
-    async def run(self, activity: Any, /, *args: Any, **options: Any) -> Any:
+    async def run(  # type: ignore[override]  # it takes what the other takes
+        self, activity: Any, /, *args: Any, **options: Any
+    ) -> Any:
         if not isinstance(activity, Activity):
             raise DefinitionError(f"{activity!r} is no activity; decorate it with @activity")
         await trio.lowlevel.checkpoint()
@@ -239,7 +241,7 @@ class FakeContext(Context):
             return self._place.given(path, activity.name)
         return await activity.function(FakeContext(self._place.play, path), *args)
 
-    async def start(
+    async def start(  # type: ignore[override]  # it takes what the other takes
         self,
         activity: Any,
         /,

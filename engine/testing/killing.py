@@ -37,9 +37,24 @@ _OBEYED = ("step.resolved", "activity.started", "activity.resumed", "activity.re
 """Records of one commit with the command before them, which a cut therefore does not part from it."""
 
 
+_TOGETHER = (
+    ("child.started", "command.accepted"),
+    ("child.cancelled", "command.accepted"),
+    ("command.accepted", "activity.cancelling"),
+    ("command.accepted", "activity.cancelled"),
+    ("message.received", "message.sent"),
+    ("command.denied", "message.denied"),
+    ("message.unread", "message.unread"),
+    *(("message.unread", kind) for kind in sorted(TERMINAL_KINDS)),
+)
+"""Further pairs: what an activity does to another, with what is recorded of it there."""
+
+
 def _is_of_one_commit(draft: Draft, following: Draft) -> bool:
     """Whether a cut does not part a record from the next, since they were appended together."""
     if draft[2] in ("command.accepted", "step.resolved") and following[2] in _OBEYED:
+        return True
+    if (draft[2], following[2]) in _TOGETHER:
         return True
     # A fork: its command, and the new activity's, with its start and the copies.
     return '"forked_from":' in following[8] or '"copied":' in following[8]
@@ -76,7 +91,8 @@ class Death:
             self.at = None if self.after < math.inf else self.at
         last = self.after
         if self.terminal:
-            last = min([last, *(draft[0] - 1 for draft in batch.drafts if draft[2] in TERMINAL_KINDS)])
+            ends = ("message.unread", *TERMINAL_KINDS)
+            last = min([last, *(draft[0] - 1 for draft in batch.drafts if draft[2] in ends)])
         if last > batch.last or (last == batch.last and self.told):
             return math.inf
         for draft, following in itertools.pairwise(batch.drafts):
