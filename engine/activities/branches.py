@@ -144,9 +144,13 @@ class Fork:
             replay = self._run.replay
             if replay is not None:
                 for branch in self.branches:
-                    if not self.plain and self._run.has_records_in(branch.path):
+                    if self._run.has_records_in(branch.path):
                         replay.enterable[branch.path] = lambda branch=branch: self._enter(branch)  # type: ignore[misc]
             self._fill()
+        if replay is not None:
+            # A call that was cancelled before they had their turn enters them no more.
+            for branch in self.branches:
+                replay.enterable.pop(branch.path, None)
         decisive = [branch for branch in self.branches if self._may_decide(branch)]
         return min(decisive, key=lambda branch: branch.seq) if decisive else None
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import outcome
 import trio
 
-from engine.activities.paths import is_within
+from engine.activities.paths import around
 from engine.errors import FencedError
 from engine.journal import StoredRecord
 
@@ -159,9 +159,10 @@ class Replay:
         """Deal with an outcome that no call waits for; whether the replay goes on at once."""
         path = record.path
         assert path is not None
-        for branch in self.enterable:
-            if path == branch or is_within(path, branch):
-                self.enterable.pop(branch)()
+        for branch in (path, *around(path)):
+            enter = self.enterable.pop(branch, None)
+            if enter is not None:
+                enter()
                 return True
         if self._all_wait():
             self._stuck(record)
