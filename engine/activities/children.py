@@ -147,8 +147,8 @@ async def _start(
             "name it, or its module, in Engine.open"
         )
     id = f"{run.id}/{path}" if wanted.id is None else wanted.id
-    if wanted.id is None or anew:
-        # Where a child failed and is tried anew, its id is taken.
+    if wanted.id is None or anew or run.is_fork:
+        # Where a child failed and is tried anew, or was the child of the activity that was forked, its id is taken.
         id = family.free_id(id)
     check_id(id)
     facts = f'"digest":"{digest}","call":"{call}","id":{quoted(id)}'

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
-from engine.activities.history import superseded_at, was_never_begun
+from engine.activities.history import is_outcome, superseded_at, was_never_begun
 from engine.activities.paths import around, is_within, opener_of, scope_of
 from engine.journal import StoredRecord
 
@@ -26,7 +26,7 @@ _LOST = ("cancelled", "late")
 _NO_CALLS = ("branch.ended", "value.drawn")
 """Records with a path that have no place in the order of their scope's calls."""
 
-_OPENINGS = ("scope.opened", "timer.set", "step.intended")
+_OPENINGS = ("scope.opened", "timer.set", "step.intended", "step.heartbeat", "child.started")
 """Records with which calls begin."""
 
 _KEPT_WHOLE = ("message.received",)
@@ -44,10 +44,7 @@ class _Call:
     @property
     def outcome(self) -> StoredRecord | None:
         """The record that ended it, if it ended."""
-        last = self.live[-1] if self.live else None
-        if last is None or last.kind in _OPENINGS or "retry_at" in last.facts:
-            return None
-        return last
+        return next((record for record in reversed(self.live) if is_outcome(record)), None)
 
     @property
     def began(self) -> str:
@@ -276,10 +273,13 @@ class _Selection:
             self._drop_from(scope, place, None)
 
     def _drop_intents(self) -> None:
-        """What the original was about to do, the fork does by itself."""
-        for call in self.of_path.values():
-            if call.live and call.live[-1].kind == "step.intended":
-                self._records_dropped.add(call.live[-1].seq)
+        """What the original was about to do, or waits for, the fork does by itself: a step at most once, a child."""
+        for calls in self._scopes.values():
+            last = next((call for call in reversed(calls) if call.path not in self._calls_dropped), None)
+            if last is not None and last.outcome is None:
+                self._records_dropped.update(
+                    record.seq for record in last.live if record.kind in ("step.intended", "child.started")
+                )
 
     # ------------------------------------------------------------------------------------------------ what is kept
 

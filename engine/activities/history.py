@@ -181,7 +181,8 @@ class History:
         elif kind in _BEGINNINGS:
             call.begun = record
         elif kind == "child.started":
-            self.children[record.facts["id"]] = record.facts["on_parent_end"]
+            if "copied" not in record.facts:
+                self.children[record.facts["id"]] = record.facts["on_parent_end"]
             if live:
                 call.begun = record
         elif kind == "child.ended":

@@ -74,6 +74,7 @@ class Run:
         has_crashed: whether its end is recorded as a crash, after which it is run again.
         replay: the replay under way, `None` when the run is live.
         at: the instant of the last outcome that it was given.
+        is_fork: whether it goes on from another activity's records.
         undurable: the last draw that was recorded and is not known to be durable; 0 for none.
         cancelling: the record of the cancel that is to come to it, or has come.
         has_cancels: whether anything was cancelled, or is about to be.
@@ -151,6 +152,7 @@ class Run:
         self._drawn: dict[str, dict[str, bool]] = {} if history is None else history.drawn
         self.undurable = 0
         # What a fork took over was drawn from the seeds of the originals.
+        self.is_fork = cut is not None
         self._seeds: Sequence[tuple[str, int]] = () if cut is None else cut["seeds"]
         self._copied_beside = _copied_beside(self._scopes) if cut is not None else {}
         self.has_crashed = False

@@ -278,6 +278,54 @@ async def test_killed_anywhere_a_fork_is_whole_or_not_there(
         verified(another)
 
 
+async def test_a_child_that_had_not_ended_is_run_anew_and_one_that_had_is_not(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="child")
+    async def child(ctx: Context, seconds: float) -> str:
+        await ctx.step(do, f"child {seconds}", name="do")
+        await ctx.sleep(seconds)
+        return ctx.id
+
+    @activity(name="parent")
+    async def parent(ctx: Context) -> list[str]:
+        async def one(ctx: Context, seconds: float) -> str:
+            return await ctx.run(child, seconds, id=f"child-{seconds}")
+
+        return await ctx.map(one, [1, 100, 200])
+
+    async def body(engine: Engine) -> Any:
+        handle = await engine.start(parent, id="it")
+        await trio.sleep(150)
+        fork = await handle.fork(at="map[1]", id="new")
+        return await handle.result(), await fork.result()
+
+    first, second = await stage.life(body, parent, child)
+    assert first == ["child-1", "child-100", "child-200"]
+    assert second == ["child-1", "child-100~2", "child-200~2"]
+    verified(stage)
+
+
+async def test_messages_that_were_taken_by_what_is_dropped_are_unread_again(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="a")
+    async def a(ctx: Context) -> list[Any]:
+        first = await ctx.receive(int)
+        await ctx.step(do, "x", name="x")
+        return [first, await ctx.receive(int), await ctx.receive(int)]
+
+    async def body(engine: Engine) -> Any:
+        handle = await engine.start(a, id="it")
+        for number in range(3):
+            await handle.send(number)
+        assert await handle.result() == [0, 1, 2]
+        return await (await handle.fork(at="x", id="new")).result()
+
+    assert await stage.life(body, a) == [0, 1, 2]
+    verified(stage)
+
+
 # ---------------------------------------------------------------------------------------------------- refusals
 
 
