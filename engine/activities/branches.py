@@ -230,10 +230,10 @@ class Fork:
         if outcome == "cancelled" or branch.context._is_cancelled:
             # The call as a whole is being cancelled, or was decided.
             self._closed = self._is_settled = True
-        elif recorded is not None and recorded.facts["outcome"] in ("cancelled", "late"):
-            # It will be decided, as far as is recorded: the decision is handed out after this.
+        elif outcome == "late" or (recorded is not None and recorded.facts["outcome"] in ("cancelled", "late")):
+            # It is decided, as far as is recorded: that is given, or handed out, after this.
             self._closed = True
-        elif self._may_decide(branch) and outcome != "late" and not self._is_settled:
+        elif self._may_decide(branch) and not self._is_settled:
             await self._decide()
 
     async def _match_end(self, branch: Branch, outcome: str) -> None:

@@ -246,6 +246,24 @@ async def test_no_branch_begins_after_the_decision(stage: Stage, autojump_clock:
     assert stage.done in ([0, 1], [0, 1, 2])
 
 
+async def test_no_branch_begins_after_two_that_failed_in_one_commit(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The second of them comes too late, and its slot is free before anybody is told of the first."""
+
+    async def branch(ctx: Context, number: int) -> None:
+        stage.done.append(number)
+        await ctx.step(work, 1, "fail")
+
+    @activity(name="a", restart=Restart(0))
+    async def a(ctx: Context) -> None:
+        await ctx.map(branch, range(9), limit=2)
+
+    for number in range(20):
+        assert await stage.status(a, id=str(number)) is ActivityStatus.FAILED
+    assert set(stage.done) == {0, 1}
+
+
 async def test_no_branch_begins_in_a_map_that_is_cancelled_as_a_whole(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
