@@ -13,7 +13,6 @@ from engine import (
     ActivityFailedError,
     ActivityStatus,
     Context,
-    DefinitionError,
     Restart,
     Retry,
     activity,
@@ -127,19 +126,6 @@ async def test_a_map_of_nothing_gives_nothing(stage: Stage) -> None:
         return [await ctx.map(work, []), await ctx.map(branch, [])]
 
     assert await stage.played(a) == [[], []]
-
-
-async def test_activities_cannot_be_mapped_yet(stage: Stage) -> None:
-    @activity(name="child")
-    async def child(ctx: Context, number: int) -> int:
-        return number
-
-    @activity(name="a", restart=Restart(0))
-    async def a(ctx: Context) -> Any:
-        with pytest.raises(DefinitionError, match="not there yet"):
-            await ctx.map(child, [1])
-
-    await stage.played(a)
 
 
 async def test_nested_maps_have_paths_of_their_own(stage: Stage) -> None:
