@@ -112,10 +112,10 @@ class ActivityEndedError(CommandDeniedError):
         status: how it ended.
     """
 
-    def __init__(self, id: str, status: str = "ended") -> None:
+    def __init__(self, id: str, status: str = "ended", *, unanswered: bool = False) -> None:
         self.id = id
         self.status = status
-        super().__init__(f"activity {id!r} is {status}")
+        super().__init__(f"activity {id!r} is {status}{', and has not answered' if unanswered else ''}")
 
 
 # ------------------------------------------------------------------------------------------------ activities and steps

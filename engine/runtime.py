@@ -41,6 +41,7 @@ from engine.activities import (
     defined,
     source_digest,
 )
+from engine.activities.asking import answer_codec
 from engine.activities.attempts import check_size
 from engine.activities.definition import check_timeout, described
 from engine.activities.execution import Execution
@@ -60,11 +61,18 @@ from engine.alone import alone
 from engine.audit import ActivityFilter, Ledger
 from engine.clock import Clock, SystemClock, stamp
 from engine.codec import ValueCodec, canonical, codec_for, encode_error
-from engine.errors import CommandDeniedError, DefinitionError, IdConflictError, JournalError, PayloadError
+from engine.errors import (
+    ActivityEndedError,
+    CommandDeniedError,
+    DefinitionError,
+    IdConflictError,
+    JournalError,
+    PayloadError,
+)
 from engine.journal import ENGINE_STREAM, SUBSCRIBER_STREAMS, SQLiteJournal, StoredRecord
 from engine.journal.events import event_of
 from engine.journal.origin import user_at_host
-from engine.messages import Command, Event, check_by, check_id, check_message_id, check_name
+from engine.messages import Asks, Command, Event, check_by, check_id, check_message_id, check_name
 from engine.messages import new_id as an_id
 from engine.subscribers import BatchSubscriber, Subscriber, Subscriptions
 from engine.subscribers import definitions as subscribers_by_name
@@ -786,6 +794,53 @@ class Engine:
         text = codec_for(Any).encode(value, "message")
         check_size(text, self._settings.max_payload, "message")
         return await self._send(target, Letter(type, text), message_id, by, reason, value)
+
+    async def ask(
+        self,
+        id: str,
+        message: Asks[R],
+        /,
+        *,
+        timeout: float | None = 5.0,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> R:
+        """Send an activity a message, and wait for its answer: see `Handle.ask`.
+
+        Args:
+            id: the activity's id.
+            message: the message, whose class derives from `Request`.
+            timeout: seconds to wait; `None` for ever.
+            by: who asks.
+            reason: why.
+
+        Returns:
+            The answer.
+
+        Raises:
+            DefinitionError: the message is no `Request`.
+            PayloadError: the message cannot be encoded; nothing was recorded.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended, or it ends without having answered.
+            AskTimeoutError: there was no answer in time; the message may still be handled.
+            CommandDeniedError: `authorize` refused. The refusal is recorded.
+
+        Cancelling ends the wait and does not take the message back.
+        """
+        _check_asked(id=id, by=by, reason=reason)
+        codec = answer_codec(message)
+        if timeout is not None:
+            check_timeout("ask", timeout)
+        letter = Letter.of(message, self._settings.max_payload)
+        asked = self._asked(by, reason)
+        if self._authorize is not None:
+            command = Command(None, (message,), kind="send", id=id, by=by, reason=reason)
+            await self._check_authorized(command, "", f"[{letter.text}]", asked)
+        record = await self._commanding.ask(id, letter, asked, timeout=timeout)
+        if record.kind != "message.replied":
+            raise ActivityEndedError(id, record.kind.partition(".")[2], unanswered=True)
+        answer: R = codec.decode_field(record.data or "{}", "value", "answer")
+        return answer
 
     async def _send(
         self,

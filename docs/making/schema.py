@@ -137,6 +137,7 @@ WORDS: Mapping[str, Words] = {
             "sender": "The id of the activity that sent it, where one did.",
             "received": "The message's record; its `data` holds the message.",
             "taken": "The record with which the activity received it, unless it was given back since.",
+            "replied": "The record with which the activity answered it, where it was asked.",
             "unread": "The record that says that the activity has ended without receiving it.",
         },
     ),

@@ -24,7 +24,8 @@ import trio
 
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
-from engine.activities.history import History
+from engine.activities.history import History, messages_in, unread_of
+from engine.activities.inbox import Inbox
 from engine.activities.line import Line
 from engine.activities.surroundings import Surroundings
 from engine.activities.suspicion import ALONE_FOR, Witness, is_suspect, unclean_ends
@@ -175,7 +176,7 @@ class Admission:
             # What it is to be is known when that is durable; then it is looked for again.
             return False
         if not any(record.kind == "activity.started" for record in records):
-            return self._start(state, records[0])
+            return self._start(state, records)
         last = next(
             record for record in reversed(records) if record.kind.startswith("activity.") and "kept" not in record.facts
         )
@@ -237,13 +238,17 @@ class Admission:
             return last.facts["cause"] != "definition" or definition is None
         return last.kind in _STAYS
 
-    def _start(self, state: ActivityState, command: StoredRecord) -> bool:
+    def _start(self, state: ActivityState, records: Sequence[StoredRecord]) -> bool:
         """Start what a command asked for and nobody has begun: there was no place, or no engine that runs anything."""
+        command = records[0]
         definition = self._definitions.get(state.name)
         if definition is None or self._idle:
             return False
         args = orjson.dumps(parse_exactly(command.data or '{"args":[]}')["args"]).decode()
         execution = Execution(self._around, definition, state.id, changed=self._changed)
+        # What it was sent while it stood in line.
+        unread = unread_of(messages_in(records), records)
+        execution.inbox = Inbox(unread, read_up_to=records[-1].seq)
         execution.bound = command.facts.get("deadline")
         self.append_start(execution, args, self._around.stamp())
         return True

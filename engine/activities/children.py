@@ -24,13 +24,14 @@ from engine.codec import codec_for, decode_error
 from engine.errors import ActivityCancelledError, DefinitionError, IdConflictError, PayloadError, WaitTimeoutError
 from engine.journal import StoredRecord
 from engine.journal.log import quoted
-from engine.messages import ActivityStatus, check_by, check_id
+from engine.messages import ActivityStatus, Asks, check_by, check_id
 
 if TYPE_CHECKING:
     from engine.activities.context import Context
     from engine.activities.history import RecordedCall
     from engine.activities.run import Run
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 OnParentEnd = Literal["cancel", "abandon", "wait"]
@@ -368,6 +369,10 @@ class Child(Generic[R_co]):
     async def send(self, message: object, /) -> None:
         """Send the child a message: `ctx.send` with its id; see there."""
         await self._context.send(self._id, message)
+
+    async def ask(self, message: Asks[R], /, *, timeout: float | None = 5.0) -> R:
+        """Ask the child: `ctx.ask` with its id; see there."""
+        return await self._context.ask(self._id, message, timeout=timeout)
 
     async def cancel(self, *, reason: str | None = None) -> None:
         """Ask for the child to be cancelled. Durable when this returns; its end comes later, and can be waited for.

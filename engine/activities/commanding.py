@@ -7,17 +7,19 @@ leaves the rest to the next engine that has the definitions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import trio
 
+from engine.activities.asking import too_late
 from engine.activities.obeying import Activities, Asked
 from engine.activities.permitted import KEPT, REFUSED, SAME, TABLE
 from engine.activities.posting import Letter
 from engine.activities.resolving import Resolution, unresolvable
 from engine.errors import ActivityEndedError, ActivityNotFoundError, CommandDeniedError, IdConflictError
-from engine.journal import ENDED, ENGINE_STREAM, Store
+from engine.journal import ENDED, ENGINE_STREAM, Store, StoredRecord
 from engine.messages import ActivityStatus, new_id
 
 
@@ -125,7 +127,7 @@ class Commanding:
 
     # ------------------------------------------------------------------------------------------------ messages
 
-    async def send(self, id: str, letter: Letter, asked: Asked, *, message_id: str | None) -> None:
+    async def send(self, id: str, letter: Letter, asked: Asked, *, message_id: str | None, asks: bool = False) -> None:
         """Obey a `send`: have an activity receive a message. Durable when it returns.
 
         Args:
@@ -133,6 +135,7 @@ class Commanding:
             letter: the message.
             asked: who asked.
             message_id: the message's id, where one was given: what was sent before is not kept twice.
+            asks: whether an answer is waited for.
 
         Raises:
             IdConflictError: it was sent another message of this id.
@@ -151,8 +154,48 @@ class Commanding:
                 await self._journal.durable_within(self._journal.last_seq, self._within)
             await self._refuse("send", id, denied, asked, args=f"[{letter.text}]")
         await self._journal.durable_within(
-            self._accept_message(id, letter, asked, message_id or new_id()), self._within
+            self._accept_message(id, letter, asked, message_id or new_id(), asks), self._within
         )
+
+    async def ask(self, id: str, letter: Letter, asked: Asked, *, timeout: float | None) -> StoredRecord:
+        """Obey a `send`, and wait for the answer, or for the activity's end.
+
+        Args:
+            id: the activity.
+            letter: the message.
+            asked: who asked.
+            timeout: seconds to wait; `None` for ever.
+
+        Returns:
+            The record of the answer, or of the end.
+
+        Raises:
+            AskTimeoutError: there was neither in time.
+            NoEngineError: the engine has closed.
+            ActivityNotFoundError, ActivityEndedError, JournalFullError, JournalBusyError: as `send`.
+        """
+        message_id = new_id()
+        answered = trio.Event()
+
+        def wake(at: str) -> None:
+            answered.set()
+
+        post, family = self._activities.post, self._activities.family
+        post.watch(id, message_id, wake)
+        family.watch(id, wake)
+        try:
+            with trio.move_on_after(math.inf if timeout is None else timeout):
+                await self.send(id, letter, asked, message_id=message_id, asks=True)
+                await answered.wait()
+            if answered.is_set():
+                self._activities.check_open()
+            record = post.answer(id, message_id) or family.ending(id)
+        finally:
+            post.forget(id, message_id)
+            family.forget(id, wake)
+        if record is None:
+            raise too_late(id, timeout)
+        return record
 
     async def send_many(
         self, ids: Iterable[str], selected: Mapping[str, Any], letter: Letter, asked: Asked, *, message_id: str | None
@@ -189,7 +232,7 @@ class Commanding:
         return count
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the command from what it asks for
-    def _accept_message(self, id: str, letter: Letter, asked: Asked, message_id: str) -> int:
+    def _accept_message(self, id: str, letter: Letter, asked: Asked, message_id: str, asks: bool) -> int:
         self._journal.append(
             id,
             "command.accepted",
@@ -198,7 +241,7 @@ class Commanding:
             facts=asked.facts("send", message=message_id),
             data=asked.data(),
         )
-        return self._post.put(id, letter, id=message_id, by=asked.by).seq
+        return self._post.put(id, letter, id=message_id, by=asked.by, asks=asks).seq
 
     # ------------------------------------------------------------------------------------------------ whether
 

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
 import orjson
 import trio
 
+from engine.activities.asking import ask, reply
 from engine.activities.attempts import StepCall, check_size, interrupted, rebuilt
 from engine.activities.branches import Branch as ForkBranch
 from engine.activities.branches import Fork
@@ -41,7 +42,7 @@ from engine.errors import ConcurrentContextError, DefinitionError, FencedError, 
 from engine.journal import StoredRecord
 from engine.journal.events import event_of
 from engine.journal.log import quoted
-from engine.messages import Event, check_by, check_name, new_id
+from engine.messages import Asks, Event, Request, check_by, check_name, new_id
 from engine.policies import Retry
 from engine.topics import check_published
 
@@ -696,6 +697,44 @@ class Context:
         Cancelling does not take a message back; at replay it is not sent again.
         """
         await send(self, id, message)
+
+    async def ask(self, id: str, message: Asks[R], /, *, timeout: float | None = 5.0) -> R:
+        """Send another activity a message, and wait for its answer.
+
+        Args:
+            id: the other activity's id.
+            message: the message, whose class derives from `Request`.
+            timeout: seconds to wait; `None` for ever. Durable, as those of `sleep` are.
+
+        Returns:
+            The answer.
+
+        Raises:
+            PayloadError: the message cannot be encoded, or the id is none; nothing was recorded.
+            DefinitionError: the message is no `Request`.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended, or it ends without having answered.
+            AskTimeoutError: there was no answer in time; one that comes later is dropped.
+
+        Cancelling ends the wait and does not take the message back; at replay it is not sent again.
+        """
+        value: R = await ask(self, id, message, timeout)
+        return value
+
+    async def reply(self, message: Request[R], value: R, /) -> None:
+        """Answer a message that `receive` gave. Durable when this returns.
+
+        Args:
+            message: the very object that `receive` gave.
+            value: the answer.
+
+        Raises:
+            PayloadError: the answer cannot be encoded; nothing was recorded.
+            PlaybillError: the message is not from `receive`, or was answered already.
+
+        Whether anybody still waits for the answer makes no difference. Cancelling does not take an answer back.
+        """
+        await reply(self, message, value)
 
     # ------------------------------------------------------------------------------------------------ children
 

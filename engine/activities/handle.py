@@ -19,8 +19,9 @@ from engine.errors import (
     WaitTimeoutError,
 )
 from engine.journal import ENDED, Store
-from engine.messages import ActivityStatus
+from engine.messages import ActivityStatus, Asks
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _PLAIN = codec_for(Any)
@@ -50,6 +51,17 @@ class Commanded(Protocol):
         by: str | None = None,
         reason: str | None = None,
     ) -> int: ...
+
+    async def ask(
+        self,
+        id: str,
+        message: Asks[R],
+        /,
+        *,
+        timeout: float | None = 5.0,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> R: ...
 
     async def resolve(
         self,
@@ -234,6 +246,31 @@ class Handle(Generic[R_co]):
         Cancelling leaves open whether it is recorded.
         """
         await self._commanded.send(self._id, message, message_id=message_id, by=by, reason=reason)
+
+    async def ask(
+        self, message: Asks[R], /, *, timeout: float | None = 5.0, by: str | None = None, reason: str | None = None
+    ) -> R:
+        """Send the activity a message, and wait for its answer.
+
+        Args:
+            message: the message, whose class derives from `Request`.
+            timeout: seconds to wait; `None` for ever.
+            by: who asks.
+            reason: why.
+
+        Returns:
+            The answer.
+
+        Raises:
+            DefinitionError: the message is no `Request`.
+            PayloadError: the message cannot be encoded; nothing was recorded.
+            ActivityNotFoundError: there is no activity of this id. The refusal is recorded.
+            ActivityEndedError: it has ended, or it ends without having answered.
+            AskTimeoutError: there was no answer in time; the message may still be handled.
+
+        Cancelling ends the wait and does not take the message back.
+        """
+        return await self._commanded.ask(self._id, message, timeout=timeout, by=by, reason=reason)
 
     async def cancel(self, *, by: str | None = None, reason: str | None = None) -> None:
         """Cancel the activity: its code is cancelled where it waits, its `ctx.cleanup` blocks take their steps, and it

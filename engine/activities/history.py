@@ -27,8 +27,8 @@ _CALL_OF = {
     "note.added": "note",
     "message.taken": "receive",
     "message.failed": "receive",
-    "message.sent": "send",
-    "message.denied": "send",
+    "message.replied": "reply",
+    "message.answered": "ask",
     "child.cancelled": "cancel",
 }
 """The call that a record belongs to, by the record's kind."""
@@ -37,6 +37,8 @@ _NAMED_IN = {
     "timer.set": "for",
     "scope.opened": "of",
     "call.abandoned": "call",
+    "message.sent": "call",
+    "message.denied": "call",
     "child.started": "call",
     "child.denied": "call",
     "child.ended": "call",
@@ -178,7 +180,7 @@ class History:
                 call.failures.append(record)
         elif kind == "step.heartbeat":
             call.beat = record
-        elif kind in _BEGINNINGS:
+        elif kind in _BEGINNINGS or kind == "message.sent":
             call.begun = record
         elif kind == "child.started":
             if "copied" not in record.facts:
@@ -241,6 +243,8 @@ def is_outcome(record: StoredRecord) -> bool:
         return "retry_at" not in record.facts
     if record.kind == "child.started":
         return bool(record.facts["call"] == "start")
+    if record.kind == "message.sent":
+        return bool(record.facts["call"] == "send")
     return record.kind != "step.heartbeat" and record.kind not in _BEGINNINGS
 
 

@@ -270,6 +270,15 @@ class Activities:
         for watcher in self._watchers.pop(id, ()):
             watcher.set()
 
+    def check_open(self) -> None:
+        """Refuse to tell anything after the engine has closed.
+
+        Raises:
+            NoEngineError: it has.
+        """
+        if self._closed:
+            raise NoEngineError("the engine has closed; open the journal again, and ask for a handle by the id")
+
     async def change(self, id: str) -> None:
         """Wait until another status of an activity is durable.
 
@@ -640,6 +649,7 @@ class Activities:
     def close(self) -> None:
         """Nothing changes here any more: whoever waits for an activity is told so."""
         self._closed = True
+        self.post.wake_all()
         watchers, self._watchers = self._watchers, {}
         for waiting in watchers.values():
             for watcher in waiting:

@@ -94,6 +94,8 @@ class Post:
         self._live: Mapping[str, Execution] = {}
         self._wake: Callable[[str], object] = _wake_nobody
         self._coming: dict[tuple[str, str], StoredRecord] = {}
+        # Who waits for the answer to a message, by the receiver's id and the message's.
+        self._askers: dict[tuple[str, str], Callable[[str], object]] = {}
 
     def bring_to(
         self,
@@ -136,7 +138,14 @@ class Post:
 
     @trio.lowlevel.enable_ki_protection  # Ctrl-C must not part the record from what is to be done when it lands
     def put(
-        self, target: str, letter: Letter, *, id: str, by: str | None = None, sender: str | None = None
+        self,
+        target: str,
+        letter: Letter,
+        *,
+        id: str,
+        by: str | None = None,
+        sender: str | None = None,
+        asks: bool = False,
     ) -> StoredRecord:
         """Record a message for an activity that can be sent one; it comes in when that is durable.
 
@@ -146,11 +155,14 @@ class Post:
             id: the message's id.
             by: who sends it.
             sender: the id of the activity that sends it, where one does.
+            asks: whether the sender waits for an answer.
         """
         at = self._stamp()
         facts: dict[str, Any] = {"id": id, "handed_in": at}
         if sender is not None:
             facts["sender"] = sender
+        if asks:
+            facts["asks"] = True
         data = f'{{"value":{letter.text}}}'
         seq = self._journal.append(
             target,
@@ -170,6 +182,33 @@ class Post:
         if execution is not None:
             execution.inbox.expect(message)
         return message
+
+    # ------------------------------------------------------------------------------------------------ answers
+
+    def watch(self, target: str, id: str, wake: Callable[[str], object]) -> None:
+        """Have a function called with the instant at which a message is answered."""
+        self._askers[target, id] = wake
+
+    def forget(self, target: str, id: str) -> None:
+        """Call it no more."""
+        self._askers.pop((target, id), None)
+
+    def answered(self, target: str, id: str, at: str) -> None:
+        """An answer is durable."""
+        wake = self._askers.get((target, id))
+        if wake is not None:
+            wake(at)
+
+    def wake_all(self) -> None:
+        """No more answers come: the engine has closed."""
+        for wake in list(self._askers.values()):
+            wake("")
+
+    def answer(self, target: str, id: str) -> StoredRecord | None:
+        """The answer to a message, if there is one, and durably."""
+        return self._journal.answer(target, id)
+
+    # ------------------------------------------------------------------------------------------------ refusals
 
     def deny(self, target: str, letter: Letter, refusal: CommandDeniedError, *, sender: str) -> int:
         """Record that an activity's message was refused, in the stream of the one that was meant, where it has one."""

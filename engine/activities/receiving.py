@@ -20,6 +20,7 @@ from engine.activities.waiting import Wait, after, rest_of, wait
 from engine.codec import encode_error
 from engine.journal import StoredRecord
 from engine.journal.log import quoted
+from engine.messages import Request
 
 if TYPE_CHECKING:
     from engine.activities.context import Context
@@ -66,7 +67,7 @@ async def _given(context: Context, wanted: Wanted, path: str, outcome: StoredRec
         return None
     message = run.message(outcome.facts["message"])
     context._scope.took(message)
-    return wanted.value_of(message)
+    return _known(context, message, wanted.value_of(message))
 
 
 def _limit(
@@ -138,4 +139,11 @@ async def _settle(context: Context, taker: Taker, path: str, digest: str) -> Any
     run.give(context._scope, seq, at)
     if tree is not None:
         raise rebuilt(run, tree, path)
-    return None if message is None else taker.wanted.value_of(message)
+    return None if message is None else _known(context, message, taker.wanted.value_of(message))
+
+
+def _known(context: Context, message: StoredRecord, value: Any) -> Any:
+    """A message as user code is given it; a request is known by that object when it is answered."""
+    if isinstance(value, Request):
+        context._run.requests[id(value)] = (value, message)
+    return value

@@ -132,6 +132,9 @@ class Run:
         self.waits: dict[str, Wait] = {}
         self.withheld: list[str] = []
         self.inbox = inbox
+        # The requests that were received, by identity, each with its record; and those that were answered.
+        self.requests: dict[int, tuple[object, StoredRecord]] = {}
+        self.answered: set[str] = set()
         self.deadline: str | None = started.facts.get("deadline")
         self.children: dict[str, str] = {} if history is None else dict(history.children)
         # The exceptions that were given to user code, with the failures that each carries.

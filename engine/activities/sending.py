@@ -34,10 +34,10 @@ async def send(context: Context, id: str, message: object) -> None:
     refusal = run.around.post.refusal(id)
     if refusal is None:
         sent = run.around.post.put(id, letter, id=new_id(), sender=run.id)
-        facts = f'"digest":"{digest}","message":"{sent.facts["id"]}","to":{quoted(id)}'
+        facts = f'"digest":"{digest}","call":"send","message":"{sent.facts["id"]}","to":{quoted(id)}'
         seq, at = context._record("message.sent", path, facts, name=letter.type)
     else:
-        seq, at = record_denial(context, path, digest, id, letter, refusal)
+        seq, at = record_denial(context, "send", path, digest, id, letter, refusal)
     await run.settle(seq, context)
     run.give(context._scope, seq, at)
     if refusal is not None:
@@ -45,7 +45,7 @@ async def send(context: Context, id: str, message: object) -> None:
 
 
 def record_denial(
-    context: Context, path: str, digest: str, id: str, letter: Letter, refusal: CommandDeniedError
+    context: Context, call: str, path: str, digest: str, id: str, letter: Letter, refusal: CommandDeniedError
 ) -> tuple[int, str]:
     """Record that a message was refused: as a command, where the receiver's are, and as the call's outcome."""
     context._run.around.post.deny(id, letter, refusal, sender=context.id)
@@ -53,7 +53,7 @@ def record_denial(
     return context._record(
         "message.denied",
         path,
-        f'"digest":"{digest}","to":{quoted(id)}{status}',
+        f'"digest":"{digest}","call":"{call}","to":{quoted(id)}{status}',
         name=letter.type,
         data=f'{{"value":{letter.text}}}',
     )

@@ -224,6 +224,7 @@ def _message_received(to: Projections, record: Projected) -> None:
         "sender": record.facts.get("sender"),
         "received": record.seq,
         "taken": None,
+        "replied": None,
         "unread": None,
     }
     to.insert("messages", (record.stream, record.facts["id"]), row)
@@ -231,6 +232,10 @@ def _message_received(to: Projections, record: Projected) -> None:
 
 def _message_taken(to: Projections, record: Projected) -> None:
     to.update("messages", (record.stream, record.facts["message"]), taken=record.seq)
+
+
+def _message_replied(to: Projections, record: Projected) -> None:
+    to.update("messages", (record.stream, record.facts["message"]), replied=record.seq)
 
 
 def _message_unread(to: Projections, record: Projected) -> None:
@@ -258,6 +263,7 @@ PROJECTED: Mapping[str, _Apply] = {
     "event.published": _event_published,
     "message.received": _message_received,
     "message.taken": _message_taken,
+    "message.replied": _message_replied,
     "message.unread": _message_unread,
     "branch.ended": _branch_ended,
 }

@@ -177,6 +177,12 @@ def m005_retries(db: Database) -> None:
     db.execute("CREATE INDEX activities_retried ON activities(id) WHERE retried IS NOT NULL AND ended IS NULL")
 
 
+@migrations()
+def m006_answers(db: Database) -> None:
+    """Which messages were answered."""
+    _table(db, "messages").add_column("replied", int)
+
+
 SCHEMA = tuple(migration.name for migration in migrations.pending(Database(memory=True)))
 """Names of all migrations that this version knows, in order."""
 

@@ -341,6 +341,10 @@ class SQLiteJournal:
         row = self._read("SELECT received FROM messages WHERE activity = ? AND id = ?", activity, id).fetchone()
         return None if row is None else self.record(row[0])
 
+    def answer(self, activity: str, id: str) -> StoredRecord | None:
+        row = self._read("SELECT replied FROM messages WHERE activity = ? AND id = ?", activity, id).fetchone()
+        return None if row is None or row[0] is None else self.record(row[0])
+
     def publication(self, id: str) -> StoredRecord | None:
         row = self._read("SELECT record FROM publications WHERE id = ?", id).fetchone()
         return None if row is None else self.record(row[0])

@@ -160,6 +160,9 @@ class Store(Protocol):
     def message(self, activity: str, id: str) -> StoredRecord | None:
         """The message of this id that the activity was sent."""
 
+    def answer(self, activity: str, id: str) -> StoredRecord | None:
+        """The record with which the activity answered the message of this id."""
+
     def publication(self, id: str) -> StoredRecord | None:
         """The event that was published from outside with this id."""
 

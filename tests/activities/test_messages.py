@@ -14,7 +14,9 @@ import trio.testing
 from engine import (
     ActivityEndedError,
     ActivityFailedError,
+    ActivityFilter,
     ActivityNotFoundError,
+    ActivityStatus,
     CommandDeniedError,
     Context,
     Engine,
@@ -22,6 +24,7 @@ from engine import (
     IdConflictError,
     PayloadError,
     Restart,
+    Settings,
     activity,
     step,
 )
@@ -620,3 +623,32 @@ async def test_no_message_is_lost_to_a_branch_that_ended_when_another_had_decide
         await handle.send(Rejection("no"), message_id="2")
 
     assert (await crash_everywhere(rivals, drive=drive)).result == ["ann", "no"]
+
+
+async def test_what_is_sent_to_one_that_stands_in_line_is_received(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def body(engine: Engine) -> str:
+        first = await engine.start(one, id="first")
+        handle = await engine.start(one, id="it")
+        assert await handle.status() is ActivityStatus.PENDING
+        await handle.send(Approval("ann"))
+        await first.send(Approval("bob"))
+        return await handle.result()
+
+    assert await stage.life(body, one, settings=Settings(max_running=1)) == "ann"
+
+
+async def test_a_message_to_many_reaches_those_that_have_not_ended(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def body(engine: Engine) -> list[str]:
+        handles = [await engine.start(one, id=f"one-{number}") for number in range(3)]
+        await handles[0].send(Approval("bob"))
+        await handles[0].result()
+        assert await engine.send(ActivityFilter(name="one"), Approval("ann"), by="alice") == 2
+        return [await handle.result() for handle in handles]
+
+    assert await stage.life(body, one) == ["bob", "ann", "ann"]
+    command = stage.records("command.accepted", id="/engine")[0]
+    assert (command["facts"]["command"], command["by"]) == ("send", "alice")

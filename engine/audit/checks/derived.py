@@ -27,6 +27,20 @@ from engine.journal.schema import migrations
 KEYS: Mapping[str, tuple[str, ...]] = {"streams": ("id",), **TABLES}
 """Every derived table with its primary key."""
 
+_NUMBERS = (
+    "accepted",
+    "started",
+    "ended",
+    "attached",
+    "record",
+    "event",
+    "received",
+    "taken",
+    "replied",
+    "unread",
+)
+"""The columns that refer to a record."""
+
 _TYPES = {"engine": "engine", "subscribers": "subscriber", "bridges": "bridge"}
 
 
@@ -140,7 +154,18 @@ class DerivedCheck:
         row = dict(zip(names, values, strict=True))
         streams = {str(row.get(column)) for column in ("id", "stream", "activity")}
         streams.add(SUBSCRIBER_STREAMS + str(row.get("subscriber")))
-        columns = ("accepted", "started", "ended", "attached", "record", "event", "received", "taken", "unread")
+        columns = (
+            "accepted",
+            "started",
+            "ended",
+            "attached",
+            "record",
+            "event",
+            "received",
+            "taken",
+            "replied",
+            "unread",
+        )
         numbers = {row.get(column) for column in columns}
         return bool(streams & findings.doubtful_streams or numbers & findings.doubtful)
 
