@@ -28,7 +28,7 @@ def described(site: Site) -> str:
     """Where a call was made, for an error's text."""
     name, code, instruction = site
     lines = (line for start, end, line in code.co_lines() if start <= instruction < end)
-    return f"ctx.{name} in {code.co_qualname}, {code.co_filename}:{next(lines, None)}"
+    return f"{name} in {code.co_qualname}, {code.co_filename}:{next(lines, None)}"
 
 
 class Call(Coroutine[Any, Any, Any]):
@@ -66,12 +66,20 @@ class Call(Coroutine[Any, Any, Any]):
             self._run.forgotten(self._site)
 
 
-def awaitable(cls: C) -> C:
-    """A class whose public coroutine methods are calls. Its instances have the `_run` that they belong to."""
-    for name, method in list(vars(cls).items()):
-        if not name.startswith("_") and inspect.iscoroutinefunction(method):
-            setattr(cls, name, _called(name, method))
-    return cls
+def awaitable(called: str) -> Callable[[C], C]:
+    """Decorate a class whose public coroutine methods are calls. Its instances have the `_run` that they belong to.
+
+    Args:
+        called: what an instance is called in an error's text.
+    """
+
+    def decorate(cls: C) -> C:
+        for name, method in list(vars(cls).items()):
+            if not name.startswith("_") and inspect.iscoroutinefunction(method):
+                setattr(cls, name, _called(f"{called}.{name}", method))
+        return cls
+
+    return decorate
 
 
 def _called(name: str, method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Call]:

@@ -281,7 +281,7 @@ def _value_of(run: Run, ended: StoredRecord, activity: Activity[..., Any]) -> An
 # ---------------------------------------------------------------------------------------------------- a child
 
 
-@awaitable
+@awaitable("child")
 class Child(Generic[R_co]):
     """An activity started by an activity, with `ctx.start`; every method is a call, recorded in the caller's history,
     and belongs to the branch whose code calls it."""

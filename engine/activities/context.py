@@ -66,7 +66,7 @@ NO_ACTS = ("note.added", "scope.ended")
 """Records after which a branch has still done nothing about the message that it received last."""
 
 
-@awaitable
+@awaitable("ctx")
 class Context:
     """An activity's function is given one as its first argument; a branch has one of its own.
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from engine import ActivityFailedError, Context, Restart, activity
+from engine import ActivityFailedError, Context, Engine, Restart, activity
 from tests.activities.stage import Stage
 from tests.activities.test_side_by_side import work
 
@@ -59,6 +59,23 @@ async def test_one_at_the_very_end_fails_the_activity_too(stage: Stage) -> None:
 
     assert "ctx.emit" in (await failure(stage, a)).message
     assert stage.story() == ["step.completed work", "activity.failed"]
+
+
+async def test_a_call_on_a_child_that_is_not_awaited_fails_the_activity(stage: Stage) -> None:
+    @activity(name="child")
+    async def child(ctx: Context) -> None:
+        await ctx.sleep(1)
+
+    @activity(name="a")
+    async def a(ctx: Context) -> None:
+        (await ctx.start(child)).result()
+        await ctx.step(work, 0)
+
+    async def body(engine: Engine) -> None:
+        with pytest.raises(ActivityFailedError, match=r"child\.result in"):
+            await (await engine.start(a, id="it")).result()
+
+    await stage.life(body, a, child)
 
 
 async def test_one_in_a_branch_fails_the_activity(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
