@@ -8,7 +8,21 @@ prints all the rest. Nothing imports this room but the console script.
 
 from __future__ import annotations
 
-from engine.cli import activities, check, completion, events, fork, report, resolve, resume, retry, run, tree, verify
+from engine.cli import (
+    activities,
+    check,
+    completion,
+    events,
+    fork,
+    report,
+    resolve,
+    resume,
+    retry,
+    run,
+    send,
+    tree,
+    verify,
+)
 from engine.cli.program import program
 
 for verb in (
@@ -18,6 +32,7 @@ for verb in (
     events.list_events,
     tree.show_tree,
     resolve.resolve,
+    send.send,
     resume.resume,
     retry.retry,
     fork.fork,
