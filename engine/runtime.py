@@ -672,7 +672,8 @@ class Engine:
         Args:
             id: the activity's id.
             path: the step's path, as `StepInterruptedError` and the history say it.
-            value: what the step is to have returned, where it took effect.
+            value: what the step is to have returned, where it took effect. One that does not fit its annotation leaves
+                the activity `blocked`, for the step to be settled anew.
             error: what it is to have raised instead; a text becomes a `StepFailedError`.
             by: who asks.
             reason: why.

@@ -223,8 +223,13 @@ class Context:
         await self._turn(record)
         if record.kind == "step.interrupted":
             raise interrupted(run, recorded.path)
-        if record.kind == "step.completed" or (record.kind == "step.resolved" and "error" not in record.facts):
+        if record.kind == "step.completed":
             return step.signature.result.decode_field(record.data or "{}", "value")
+        if record.kind == "step.resolved" and "error" not in record.facts:
+            try:
+                return step.signature.result.decode_field(record.data or "{}", "value")
+            except PayloadError as error:
+                run.unsettle(recorded.path, error)
         raise rebuilt(run, record.load()["error"], recorded.path)
 
     # ------------------------------------------------------------------------------------------------ side by side

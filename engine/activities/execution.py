@@ -31,7 +31,7 @@ from engine.activities.waiting import after, rest_of
 from engine.actors import Mailbox
 from engine.clock import parse
 from engine.codec import codec_for, encode_error, may_hold_large_int, parse_exactly
-from engine.errors import ActivityTimeoutError, JournalError, NonDeterminismError, PayloadError
+from engine.errors import ActivityTimeoutError, JournalError, NonDeterminismError, PayloadError, StepInterruptedError
 from engine.journal import ENDED, StoredRecord
 from engine.messages import ActivityStatus
 
@@ -271,6 +271,15 @@ class Execution:
         if isinstance(run.poison, NonDeterminismError):
             poison = run.poison
             await self._block(run, cause="nondeterminism", recorded=poison.recorded, asked=poison.asked)
+        elif isinstance(run.poison, StepInterruptedError):
+            path = run.poison.path
+            await self._block(
+                run,
+                cause="interrupted",
+                recorded=f"step.resolved {path}",
+                asked="a value that fits the step: settle it anew with resolve",
+                interrupted=[path],
+            )
         elif run.poison is not None:
             await self._fail(run, run.poison)
 

@@ -320,7 +320,8 @@ class Handle(Generic[R_co]):
 
         Args:
             path: the step's path, as `StepInterruptedError` and the history say it.
-            value: what the step is to have returned, where it took effect.
+            value: what the step is to have returned, where it took effect. One that does not fit its annotation leaves
+                the activity `blocked`, for the step to be settled anew.
             error: what it is to have raised instead.
             by: who asks.
             reason: why.

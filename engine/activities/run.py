@@ -25,7 +25,15 @@ from engine.activities.scopes import Scope
 from engine.activities.surroundings import Surroundings
 from engine.clock import parse
 from engine.codec import digest
-from engine.errors import ConcurrentContextError, FencedError, JournalError, NonDeterminismError, PlaybillError
+from engine.errors import (
+    ConcurrentContextError,
+    FencedError,
+    JournalError,
+    NonDeterminismError,
+    PayloadError,
+    PlaybillError,
+    StepInterruptedError,
+)
 from engine.journal import StoredRecord
 
 if TYPE_CHECKING:
@@ -236,6 +244,19 @@ class Run:
             self.poison = error
         self.fence()
         raise error
+
+    def unsettle(self, path: str, misfit: PayloadError) -> NoReturn:
+        """A step was settled with a value that it cannot have given: the run is given up, until it is settled anew.
+
+        Raises:
+            StepInterruptedError: always.
+        """
+        error = StepInterruptedError(path)
+        error.add_note(f"what it was resolved with does not fit: {misfit}")
+        if self.poison is None:
+            self.poison = error
+        self.fence()
+        raise error from misfit
 
     def misuse(self, error: ConcurrentContextError) -> NoReturn:
         """A context was used by a task that it does not belong to, which no restart cures.

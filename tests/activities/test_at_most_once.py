@@ -368,6 +368,45 @@ async def test_an_error_that_settled_it_is_final(stage: Stage, autojump_clock: t
     assert stage.records("activity.failed")[0]["facts"]["why"] == "acted_upon"
 
 
+async def test_a_value_that_the_step_cannot_have_given_leaves_it_to_be_settled_anew(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    a = plain(stage)
+    await stage.killed(a, at=INTENT, told=True)
+    await stage.status(a)
+    assert await settled(stage, a, "pay", "twelve") is ActivityStatus.BLOCKED
+    blocked = stage.records("activity.blocked")[-1]
+    assert (blocked["facts"]["cause"], blocked["facts"]["interrupted"]) == ("interrupted", ["pay"])
+    assert await settled(stage, a, "pay", 12) == 12
+
+
+async def test_a_loser_that_shields_itself_does_not_begin_one(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What the engine cancelled does nothing new outside of a cleanup, so a restart finds nothing to be settled."""
+    pay = paying(stage)
+
+    async def loser(ctx: Context) -> None:
+        try:
+            await ctx.sleep(60)
+        finally:
+            with trio.CancelScope(shield=True):
+                await ctx.step(pay, 12)
+
+    async def flaky(ctx: Context) -> str:
+        await ctx.sleep(1)
+        return await ctx.step(at_second)
+
+    @activity(name="a", restart=Restart(1, initial=0.1, jitter=0))
+    async def a(ctx: Context) -> str:
+        name, _ = await ctx.race(loser=loser, flaky=flaky)
+        return name
+
+    assert await stage.played(a) == "flaky"
+    assert stage.done == []
+    assert not stage.records("step.intended")
+
+
 async def test_several_that_were_interrupted_are_settled_one_by_one(
     stage: Stage, autojump_clock: trio.testing.MockClock
 ) -> None:
