@@ -88,7 +88,6 @@ MISTAKES: dict[int, str] = {
 
 NOT_YET: dict[int, str] = {
     7: "continue_as_new",
-    19: "children",
     31: "continue_as_new",
     33: "promises",
 }
@@ -660,6 +659,92 @@ async def test_program_18_of_a_message_and_a_timer_the_earlier_wins_however_late
     await stage.life(send, nothing)
     await trio.sleep(100)
     assert await stage.played(a) == received
+
+
+def a_child(world: World) -> Any:
+    """An activity that reserves, and releases whatever comes."""
+
+    @activity(name="child")
+    async def child(ctx: Context, name: str, seconds: float) -> str:
+        await _saga(world, name, seconds, ctx)
+        return name
+
+    return child
+
+
+async def test_program_19_a_crash_of_a_parent_leaves_its_children_alone(world: World) -> None:
+    child = a_child(world)
+
+    @activity(name="parent", restart=SOON)
+    async def parent(ctx: Context) -> str:
+        world.run = ctx.run_number
+        started = await ctx.start(child, "a", 50.0)
+        await ctx.step(world.fail_once, "work", name="work")
+        return await started.result()
+
+    def check() -> None:
+        assert world.is_before("work", "release a")
+        assert world.is_before("reserve a", "release a")
+
+    crashes = await crash_everywhere(parent, definitions=[child], setup=world.forget, check=check)
+    assert crashes.result == "a"
+    assert {"crash-everywhere/child/0/reserve", "crash-everywhere/child/0/cleanup/release"} <= crashes.effects.keys()
+
+
+@pytest.mark.parametrize("ends", ["failed", "cancelled"])
+async def test_program_19_children_end_before_their_parent_does(
+    stage: Stage, world: World, ends: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    child = a_child(world)
+
+    @activity(name="parent", fatal=(OtherError,))
+    async def parent(ctx: Context) -> None:
+        await ctx.start(child, "a", 1_000.0)
+        await ctx.sleep(1)
+        if ends == "failed":
+            raise OtherError
+        await ctx.sleep(1_000)
+
+    async def body(engine: Engine) -> None:
+        handle = await engine.start(parent, id="it")
+        await trio.sleep(2)
+        if ends == "cancelled" and await handle.status() not in ENDED:
+            await handle.cancel()
+        await handle.wait(*ENDED)
+
+    for seq in range(10, 20):
+        for told in (False, True):
+            world.forget()
+            one = Stage(stage.journal.with_name(f"{seq}-{told}.db"))
+            await one.life(body, parent, child, death=Death(after=seq, told=told))
+            await one.life(body, parent, child)
+            assert world.is_before("reserve a", "release a")
+            of_child, of_parent = one.records(id="it/child")[-1], one.records()[-1]
+            assert (of_child["kind"], of_parent["kind"]) == ("activity.cancelled", f"activity.{ends}")
+            assert of_child["seq"] < of_parent["seq"]
+
+
+async def test_program_19_a_child_that_a_cancelled_branch_waits_for_is_cancelled_with_it(world: World) -> None:
+    child = a_child(world)
+
+    @activity(name="parent")
+    async def parent(ctx: Context) -> str:
+        winner, _ = await ctx.race(
+            child=lambda ctx: ctx.run(child, "a", 1_000.0), timer=lambda ctx: _wait_and_say(ctx, 5)
+        )
+        await ctx.sleep(10)
+        return winner
+
+    def check() -> None:
+        assert world.is_before("reserve a", "release a")
+
+    crashes = await crash_everywhere(parent, definitions=[child], setup=world.forget, check=check)
+    assert crashes.result == "timer"
+
+
+async def _wait_and_say(ctx: Context, seconds: float) -> str:
+    await ctx.sleep(seconds)
+    return "over"
 
 
 async def test_program_20_each_branch_goes_the_way_that_it_began(
