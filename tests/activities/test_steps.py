@@ -306,6 +306,27 @@ async def test_a_step_says_itself_when_it_is_to_be_tried_again(
     assert stage.done[1] - stage.done[0] == pytest.approx(77)
 
 
+async def test_a_failure_that_is_none_of_those_to_be_tried_again_is_left_to_a_restart(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @step(name="charge", retry=Retry(5, on=(OSError,)))
+    async def charge() -> int:
+        stage.done.append(current_step().attempt)
+        if len(stage.done) == 1:
+            raise ConnectionError
+        if len(stage.done) == 2:
+            raise BoomError
+        return len(stage.done)
+
+    @activity(name="a", restart=Restart(1))
+    async def a(ctx: Context) -> int:
+        return await ctx.step(charge)
+
+    assert await stage.played(a) == 3
+    assert len(stage.records("activity.crashed")) == 1
+    assert [record["facts"]["final"] for record in stage.records("step.failed")] == [False, False]
+
+
 async def test_a_failure_that_its_policy_gives_up_is_final_for_restarts_too(stage: Stage) -> None:
     @step(name="charge", retry=Retry(5, give_up_on=(BoomError,)))
     async def charge() -> None:
