@@ -8,6 +8,7 @@ beside its context is done.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
@@ -36,6 +37,9 @@ Verdict: TypeAlias = Literal["fits", "diverges", "definition", "arguments", "era
 
 PATIENCE = 100 * 365 * 86_400.0
 """Seconds, by a clock that jumps, after which code waits for what does not come."""
+
+LOOKING = 5.0
+"""Real seconds after which code that looks again and again is taken to wait for what does not come."""
 
 
 @attrs.frozen(kw_only=True)
@@ -87,13 +91,23 @@ async def check(definition: Activity[..., Any] | None, records: Sequence[StoredR
     async with trio.open_nursery() as nursery:
         rehearsal = _Rehearsal(definition, history, records, nursery)
         nursery.start_soon(rehearsal.act, cast("Mailbox[Any]", None))
-        with trio.move_on_after(PATIENCE):
+        with trio.CancelScope() as patience:
+            nursery.start_soon(_lose_patience, patience)
             await rehearsal.come_to_an_end()
         found = rehearsal.finding()
         # Given up, and not cancelled alone: what cleans up is shielded, and waits.
         rehearsal.give_up()
         nursery.cancel_scope.cancel()
     return found
+
+
+async def _lose_patience(patience: trio.CancelScope) -> None:
+    """End the wait for code that does not come to its frontier."""
+    began, seconds = time.monotonic(), 1.0
+    while seconds < PATIENCE and time.monotonic() - began < LOOKING:
+        await trio.sleep(seconds)
+        seconds *= 2
+    patience.cancel()
 
 
 class _Rehearsal(Execution):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import random
 import sqlite3
 from collections.abc import Sequence
@@ -204,15 +205,17 @@ async def test_arguments_that_the_function_no_longer_takes_are_told(
     assert "number" in found.asked
 
 
+@pytest.mark.parametrize("looks", [False, True], ids=["once", "again and again"])
 async def test_code_that_waits_for_what_does_not_come_is_told(
-    stage: Stage, autojump_clock: trio.testing.MockClock
+    stage: Stage, looks: bool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("engine.activities.checking.LOOKING", 0.1)
     waits = False
 
     @activity(name="a")
     async def a(ctx: Context) -> None:
-        if waits:
-            await trio.sleep_forever()
+        while waits:  # noqa: ASYNC110  (as nobody should, beside a journal)
+            await trio.sleep(1 if looks else math.inf)
         await ctx.step(work, "a", name="a")
         await ctx.sleep(1)
 
