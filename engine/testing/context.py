@@ -19,11 +19,11 @@ from typing import Any, Literal, NoReturn
 
 import trio
 
-from engine.activities import Activity, Context
+from engine.activities import Activity, Child, Context
 from engine.activities.definition import step_for, takes_context
 from engine.activities.paths import branch_path
 from engine.codec import codec_for
-from engine.errors import DefinitionError, FakeContextError, PayloadError
+from engine.errors import ActivityCancelledError, DefinitionError, FakeContextError, PayloadError
 from engine.messages import Event, Request, check_by, check_name
 from engine.policies import Retry
 from engine.testing.play import ID, Place, Play
@@ -252,7 +252,11 @@ class FakeContext(Context):
         tags: Mapping[str, str] | None = None,
         on_parent_end: Literal["cancel", "abandon", "wait"] = "cancel",
     ) -> Any:
-        self._place.only_an_engine("start", "starts a child that runs beside its parent")
+        if not isinstance(activity, Activity):
+            raise DefinitionError(f"{activity!r} is no activity; decorate it with @activity")
+        await trio.lowlevel.checkpoint()
+        path = self._place.next(activity.name)
+        return FakeChild(self, path, id if id is not None else f"{ID}/{path}", activity, args)
 
     async def continue_as_new(self, activity: Any, /, *args: Any) -> NoReturn:
         self._place.only_an_engine("continue_as_new", "begins the activity's next generation")
@@ -286,3 +290,49 @@ class FakeContext(Context):
         self._place.next("cleanup")
         with trio.CancelScope(shield=True):
             yield
+
+
+class FakeChild(Child[Any]):
+    """What `ctx.start` gives without an engine: a child that runs when its result is asked for, and only once."""
+
+    def __init__(
+        self, context: FakeContext, path: str, id: str, activity: Activity[..., Any], args: Sequence[Any]
+    ) -> None:
+        self._fake = context
+        self._path = path
+        self._id = id
+        self._activity = activity
+        self._args = args
+        self._ended: tuple[Any, Exception | None] | None = None
+
+    async def send(self, message: object, /) -> None:
+        await self._fake.send(self._id, message)
+
+    async def ask(self, message: Any, /, *, timeout: float | None = 5.0) -> Any:
+        return await self._fake.ask(self._id, message, timeout=timeout)
+
+    async def result(self, *, timeout: float | None = None) -> Any:
+        place = self._fake._place
+        await trio.lowlevel.checkpoint()
+        place.next("result")
+        if self._ended is None:
+            self._ended = await self._run_once()
+        value, error = self._ended
+        if error is not None:
+            raise error
+        return value
+
+    async def _run_once(self) -> tuple[Any, Exception | None]:
+        place, name = self._fake._place, self._activity.name
+        try:
+            if place.is_given(self._path, name):
+                return place.given(self._path, name), None
+            return await self._activity.function(FakeContext(place.play, self._path), *self._args), None
+        except Exception as error:  # the edge where user code runs: the error belongs to whoever asks for the result
+            return None, error
+
+    async def cancel(self, *, reason: str | None = None) -> None:
+        await trio.lowlevel.checkpoint()
+        self._fake._place.next("cancel")
+        if self._ended is None:
+            self._ended = None, ActivityCancelledError(self._id, reason=reason)

@@ -13,6 +13,8 @@ import trio
 import trio.testing
 
 from engine import (
+    ActivityCancelledError,
+    Child,
     Context,
     DefinitionError,
     FakeContextError,
@@ -25,6 +27,7 @@ from engine import (
 )
 from engine.testing import FakeContext, fake_context
 from engine.testing.clock import EPOCH
+from engine.testing.context import FakeChild
 
 DAY = 86_400.0
 
@@ -296,6 +299,34 @@ async def test_a_child_runs_in_a_context_of_its_own() -> None:
     assert context.asked == ["pay", "pay/charge", "pay#2", "pay#2/charge"]
 
 
+async def test_a_child_that_is_started_runs_when_its_result_is_asked_for() -> None:
+    context = fake_context()
+    child = await context.start(pay, "visa")
+    assert child.id == "fake/pay"
+    assert context.asked == ["pay"]
+    await child.send(Approval("ann"))
+    assert await child.result() == await child.result() == ("visa", 12)
+    assert context.asked == ["pay", "send", "result", "pay/charge", "result#2"]
+    assert context.sent == [("fake/pay", Approval("ann"))]
+
+
+async def test_the_test_says_what_comes_of_a_child_that_is_started() -> None:
+    context = fake_context(results={"pay": CardDeclinedError("visa"), "pay#2": 5})
+    first, second = await context.start(pay, "visa"), await context.start(pay, "visa", id="mine")
+    with pytest.raises(CardDeclinedError):
+        await first.result()
+    assert (second.id, await second.result()) == ("mine", 5)
+
+
+async def test_a_child_that_is_cancelled_before_its_result_is_asked_for_does_not_run() -> None:
+    context = fake_context()
+    child = await context.start(pay, "visa")
+    await child.cancel(reason="changed my mind")
+    with pytest.raises(ActivityCancelledError, match="changed my mind"):
+        await child.result()
+    assert context.asked == ["pay", "cancel", "result"]
+
+
 async def test_a_change_is_there_unless_the_test_says_that_it_is_not() -> None:
     assert fake_context().patched("new") is True
     assert fake_context(results={"new": False}).patched("new") is False
@@ -312,7 +343,6 @@ async def test_a_cleanup_goes_on_when_the_call_is_cancelled() -> None:
 
 async def test_what_only_an_engine_does_is_named() -> None:
     for call in (
-        fake_context().start(pay, "visa"),
         fake_context().continue_as_new(pay, "visa"),
         fake_context().promise(int, "token"),
         fake_context().transaction(None, plain),
@@ -336,13 +366,16 @@ async def test_wrong_arguments_are_refused_as_in_an_engine() -> None:
         await fake_context().map(plain, [1], limit=0)
     with pytest.raises(DefinitionError):
         await fake_context().race()
-    with pytest.raises(DefinitionError, match="no activity"):
-        await fake_context().run(plain, 1)
+    for call in (fake_context().run(plain, 1), fake_context().start(plain, 1)):
+        with pytest.raises(DefinitionError, match="no activity"):
+            await call
 
 
 def test_no_call_of_a_context_is_left_to_an_engine_that_is_not_there() -> None:
     public: set[str] = {name for name in vars(Context) if not name.startswith("_")}
     assert public - set(vars(FakeContext)) == set()
+    of_child: set[str] = {name for name in vars(Child) if not name.startswith("_")}
+    assert of_child - set(vars(FakeChild)) == {"id"}
 
 
 @pytest.mark.parametrize("given", [ValueError("no"), KeyError("no")])
