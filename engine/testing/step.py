@@ -5,19 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import attrs
+import orjson
 
 from engine.activities import StepInfo
-from engine.activities.step_info import CURRENT_STEP
-
-
-@attrs.define(slots=True)
-class FakeStep(StepInfo):
-    """What a step can ask of itself, as the test says it; `details` is also what it leaves by `heartbeat`."""
-
-    def heartbeat(self, details: object = None, /) -> None:
-        """Say that the step is alive, and leave what the next attempt may begin with."""
-        self.details = details
+from engine.activities.step_info import in_attempt
 
 
 @contextlib.contextmanager
@@ -35,9 +26,10 @@ def fake_step(
     Returns:
         A context manager that gives what `current_step()` gives; its `details` are then what the function left last.
     """
-    info = FakeStep(name, name, attempt, idempotency_key, details)
-    token = CURRENT_STEP.set(info)
-    try:
+
+    def leave(text: str) -> None:
+        info.details = orjson.loads(text)
+
+    info = StepInfo(name, name, attempt, idempotency_key, details, beat=leave)
+    with in_attempt(info):
         yield info
-    finally:
-        CURRENT_STEP.reset(token)

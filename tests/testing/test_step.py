@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from engine import NoStepError, current_step, step
+from engine import NoStepError, PayloadError, current_step, step
 from engine.testing import fake_step
 
 
@@ -30,6 +30,14 @@ def test_what_the_step_leaves_by_heartbeat_can_be_seen() -> None:
     with fake_step() as info:
         info.heartbeat({"at": 8})
     assert info.details == {"at": 8}
+
+
+def test_what_no_journal_takes_is_not_left() -> None:
+    with fake_step(details=1) as info:
+        with pytest.raises(PayloadError):
+            info.heartbeat(object())
+        info.heartbeat({"pair": [1, 2]})
+    assert info.details == {"pair": [1, 2]}
 
 
 async def test_a_step_in_a_thread_sees_it_too() -> None:
