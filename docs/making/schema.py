@@ -93,6 +93,7 @@ WORDS: Mapping[str, Words] = {
             "ended_at": "When that was.",
             "due": "The instant at which it is woken, while it is `waiting`.",
             "deadline": "The instant at which its time is over.",
+            "continued": "The last record with which it went on as new; nothing before that is read for a resume.",
             "retried": "The last record with which it was run again, after it had failed.",
         },
         {

@@ -24,7 +24,7 @@ import trio
 
 from engine.activities.definition import Activity
 from engine.activities.execution import Execution
-from engine.activities.history import History, messages_in, unread_of
+from engine.activities.history import GENERATIONS, History, messages_in, unread_of
 from engine.activities.inbox import Inbox
 from engine.activities.line import Line
 from engine.activities.surroundings import Surroundings
@@ -43,7 +43,7 @@ _STAYS = (*TERMINAL_KINDS, "activity.paused")
 """After these an activity does not stand in line, though it did when the line was read."""
 
 
-_BEGINNINGS = ("activity.started", "activity.resumed", "activity.retried")
+_BEGINNINGS = (*GENERATIONS, "activity.resumed", "activity.retried")
 """One that goes on, as this engine recorded, and had no place yet, needs no further record to do so."""
 
 
@@ -175,7 +175,7 @@ class Admission:
         if cause == "opened" and self._is_changing(state.id):
             # What it is to be is known when that is durable; then it is looked for again.
             return False
-        if not any(record.kind == "activity.started" for record in records):
+        if not any(record.kind in GENERATIONS for record in records):
             return self._start(state, records)
         last = next(
             record for record in reversed(records) if record.kind.startswith("activity.") and "kept" not in record.facts

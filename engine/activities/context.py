@@ -15,7 +15,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias, TypeVar, TypeVarTuple, overload
+from typing import Any, NoReturn, TypeAlias, TypeVar, TypeVarTuple, overload
 
 import orjson
 import trio
@@ -28,6 +28,7 @@ from engine.activities.calls import Call, awaitable
 from engine.activities.cancelling import raise_cancelled
 from engine.activities.children import Child, OnParentEnd, Wanted, run_child, start_child
 from engine.activities.cleaning import Cleanup, cleaning
+from engine.activities.continuing import continue_as_new
 from engine.activities.definition import Activity, Running, Step, check_timeout, step_for, takes_context
 from engine.activities.history import RecordedCall
 from engine.activities.receiving import receive
@@ -597,6 +598,30 @@ class Context:
         seq, at = self._record("timer.fired", path, f'"digest":"{digest}"')
         await run.settle(seq, self)
         run.give(self._scope, seq, at)
+
+    # ------------------------------------------------------------------------------------------------ as new
+
+    async def continue_as_new(self, activity: Callable[[Context, *Ts], Running[Any]], /, *args: *Ts) -> NoReturn:
+        """Go on as new: the activity's function is begun from nothing, with these arguments, under the same id. What
+        was recorded before is history, and is not read again, so that an activity may go on for ever.
+
+        Messages that were not received are kept, in order; children that run go on, notes stay, and so does the
+        deadline. Timers end. The new steps have idempotency keys of their own, and `Restart` its full limit.
+
+        Args:
+            activity: with what it goes on: its own definition, or another that the engine was given.
+            args: the arguments.
+
+        Returns:
+            Never. The function is left at once; what its clean-up does through `ctx` has no effect.
+
+        Raises:
+            PayloadError: an argument cannot be encoded; nothing was recorded.
+            DefinitionError: it was called in a branch or a cleanup, or the engine was not given the activity.
+
+        A cancel that was recorded before it comes first, and the activity does not go on.
+        """
+        await continue_as_new(self, activity, args)
 
     # ------------------------------------------------------------------------------------------------ notes
 

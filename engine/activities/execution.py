@@ -266,6 +266,9 @@ class Execution:
             # What still holds a context of this run does nothing through it any more.
             run.fence()
             self.run = self._started = self._history = None
+        if run.continued is not None:
+            self.definition = run.continued
+            self._again = self.standing is not ActivityStatus.PAUSED
         if run.ended:
             return
         if isinstance(run.poison, NonDeterminismError):

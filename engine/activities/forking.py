@@ -21,8 +21,8 @@ import trio
 
 from engine.activities.copying import copied_by_fork, forkable, near
 from engine.activities.execution import arguments_of
-from engine.activities.history import generation_of
-from engine.activities.waiting import after, rest_of
+from engine.activities.history import GENERATIONS, generation_of
+from engine.activities.waiting import after, length_of
 from engine.errors import ActivityNotFoundError, CommandDeniedError, IdConflictError
 from engine.journal import ENDED, StoredRecord
 
@@ -51,7 +51,7 @@ async def fork(activities: Activities, id: str, *, at: str, new_id: str, asked: 
     if activities.known(new_id) is not None:
         # Asked for a moment ago, it may not be durable yet.
         await journal.durable_within(journal.last_seq, within)
-        if _is_fork(journal.histories([new_id])[new_id], id, at):
+        if _is_fork(journal.stream_after(new_id, 0), id, at):
             return
     seq, denied = _fork(activities, id, at, new_id, asked)
     await journal.durable_within(seq, within)
@@ -74,13 +74,16 @@ def _fork(
         denied = ActivityNotFoundError(id)
     elif activities.known(new_id) is not None:
         denied = IdConflictError(new_id, "it is taken by another activity; choose another id for the fork")
-    elif not any(record.kind == "activity.started" for record in records):
+    elif not any(record.kind in GENERATIONS for record in records):
         denied = CommandDeniedError(f"activity {id!r} is {known.status}, and has done nothing that could be forked")
     else:
-        begun = next(record for record in records if record.kind == "activity.started")
+        begun = next(record for record in records if record.kind in GENERATIONS)
+        # What stands before the present generation is what it has not received.
+        unread = [record for record in records if record.seq < generation_of(records)[0].seq]
         records = generation_of(records)
         copies = copied_by_fork(records, at)
         denied = _why_not(id, at, records, copies)
+        copies = None if copies is None else [*unread, *copies]
     if denied is not None or copies is None:
         assert denied is not None
         rule = denied.reason if isinstance(denied, CommandDeniedError) else str(denied)
@@ -159,7 +162,7 @@ def _append_fork(
     facts = _facts_of_start(origin, copies, at, now, seq)
     if "deadline" in begun.facts:
         # It begins anew.
-        facts["deadline"] = after(now, rest_of(begun.at, begun.facts["deadline"], begun.at))
+        facts["deadline"] = after(now, length_of(begun.facts.get("began", begun.at), begun.facts["deadline"]))
         activities.deadlines.fix(id, now, facts["deadline"])
     records = [StoredRecord(seq + 1, id, "activity.started", origin.name, None, 1, now, None, facts, origin.data)]
     records += [_copy(record, seq + number, id) for number, record in enumerate(copies, start=2)]

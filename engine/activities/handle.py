@@ -222,7 +222,7 @@ class Handle(Generic[R_co]):
         self._status()
         return {
             record.name or "": _PLAIN.decode_field(record.data, "value")
-            for record in self._journal.histories([self._id])[self._id]
+            for record in self._journal.stream_after(self._id, 0)
             if record.kind == "note.added" and record.data is not None
         }
 

@@ -114,7 +114,7 @@ class History:
         self.cancelling: StoredRecord | None = None
         self.messages = messages_in(records)
         self.unread = unread_of(self.messages, records) if self.messages else []
-        self.children: dict[str, str] = {}
+        self.children: dict[str, str] = dict(self.started.facts.get("children", {}))
         self.last = records[-1]
         self._calls: dict[str, RecordedCall] = {}
         superseded = superseded_at(generation)
@@ -136,7 +136,7 @@ class History:
     @property
     def run(self) -> int:
         """The number of the run that follows."""
-        return len(self.restarts) + 1
+        return (self.started.run or 1) + len(self.restarts)
 
     def interruptions_of(self, path: str, seq: int) -> int:
         """How often a call may have been begun after a record, and left none of its own: once for each resume after it,
@@ -199,7 +199,7 @@ class History:
 
 def generation_of(records: Sequence[StoredRecord]) -> Sequence[StoredRecord]:
     """The records of an activity's present generation, from that with which it began."""
-    first = next(at for at in reversed(range(len(records))) if records[at].kind == "activity.started")
+    first = next(at for at in reversed(range(len(records))) if records[at].kind in GENERATIONS)
     return records[first:]
 
 
@@ -252,6 +252,9 @@ def superseded_at(records: Sequence[StoredRecord]) -> dict[str, int]:
     """For each superseded path the `seq` of the last record that names it: outcomes before that are forgotten."""
     return {path: record.seq for record in records if record.kind in SUPERSEDING for path in record.facts["superseded"]}
 
+
+GENERATIONS = ("activity.started", "activity.continued")
+"""The kinds with which a generation begins."""
 
 SUPERSEDING = ("activity.crashed", "activity.retried", "step.resolved")
 """The kinds whose records name the paths whose outcomes are forgotten."""

@@ -18,7 +18,7 @@ from engine.activities.admission import Admission
 from engine.activities.deadlines import Deadlines
 from engine.activities.definition import Activity
 from engine.activities.execution import Ending, Execution
-from engine.activities.history import History, messages_in, unread_of
+from engine.activities.history import GENERATIONS, History, messages_in, unread_of
 from engine.activities.permitted import KEPT, TABLE
 from engine.activities.posting import record_unread
 from engine.activities.resolving import Resolution, resolved
@@ -519,7 +519,7 @@ class Activities:
             # It stands in line already.
             return
         self._standing.pop(id, None)
-        if self._idle and not any(record.kind == "activity.started" for record in records):
+        if self._idle and not any(record.kind in GENERATIONS for record in records):
             # It has not begun: the next engine begins it.
             facts = {"generation": 0, "cause": cause, "clean": self._journal.clean}
             self._journal.append(id, "activity.resumed", name=state.name, run=0, facts=facts)
@@ -569,7 +569,7 @@ class Activities:
         live = self.live.get(id)
         if live is not None and live.run is not None:
             return live.run.generation, live.run.number
-        if any(record.kind == "activity.started" for record in records):
+        if any(record.kind in GENERATIONS for record in records):
             history = History(records)
             return history.started.facts["generation"], history.run
         return 0, 0 if live is None else 1
@@ -675,4 +675,4 @@ def defined(activities: Iterable[Activity[..., Any]]) -> dict[str, Activity[...,
 
 
 def _has_begun(records: Iterable[StoredRecord]) -> bool:
-    return any(record.kind == "activity.started" for record in records)
+    return any(record.kind in GENERATIONS for record in records)

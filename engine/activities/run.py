@@ -75,6 +75,8 @@ class Run:
         id: the activity's id.
         definition: the activity's definition.
         number: 1 for the first run; each restart adds one.
+        started: the record with which its generation began.
+        continued: the definition with which the activity goes on as new, once that is recorded.
         generation: how often it went on as new.
         held: whether new work must not begin (draining, or fenced).
         fenced: whether the run was given up.
@@ -116,12 +118,14 @@ class Run:
         self.stamp = around.stamp
         self.definition = definition
         self.id = id
+        self.started = started
         self.generation: int = started.facts["generation"]
         self._seed: str = started.facts["seed"]
         self.key = bytes.fromhex(started.load()["key"])
         self.cause: str | None = started.facts.get("cause")
         self.started_seq = started.seq
         self.number = 1 if history is None else history.run
+        self.continued: Activity[..., Any] | None = None
         cut: Mapping[str, Any] | None = started.facts.get("cut")
         self.at: str = started.at if cut is None else cut["began"]
         self.held = False

@@ -139,7 +139,11 @@ def after(at: str, seconds: float) -> str:
         return LATEST
 
 
+def length_of(begun: str, due: str) -> float:
+    """Seconds that a wait had at first."""
+    return (parse(due) - parse(begun)).total_seconds()
+
+
 def rest_of(begun: str, due: str, now: str) -> float:
     """Seconds that are left of a wait; never more than it had at first, though the clock went back."""
-    length = (parse(due) - parse(begun)).total_seconds()
-    return max(0.0, min((parse(due) - parse(now)).total_seconds(), length))
+    return max(0.0, min(length_of(now, due), length_of(begun, due)))

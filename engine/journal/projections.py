@@ -43,6 +43,7 @@ _NEW_ACTIVITY: Row = {
     "ended": None,
     "ended_at": None,
     "retried": None,
+    "continued": None,
 }
 
 
@@ -175,6 +176,17 @@ def _activity_retried(to: Projections, record: Projected) -> None:
         to.update("activities", (record.stream,), deadline=record.facts["deadline"])
 
 
+def _activity_continued(to: Projections, record: Projected) -> None:
+    _activity_status(to, record)
+    to.update(
+        "activities",
+        (record.stream,),
+        name=record.name,
+        version=record.facts["version"],
+        continued=record.seq,
+    )
+
+
 def _activity_parked(to: Projections, record: Projected) -> None:
     due = record.facts.get("due")
     to.update("activities", (record.stream,), status=str(STATUS_AFTER[record.kind]), runs=record.run, due=due)
@@ -253,9 +265,11 @@ PROJECTED: Mapping[str, _Apply] = {
     **{
         kind: _activity_ended if kind in TERMINAL_KINDS else _activity_status
         for kind in STATUS_AFTER
-        if kind not in ("command.accepted", "activity.started", "activity.parked", "activity.retried")
+        if kind
+        not in ("command.accepted", "activity.started", "activity.parked", "activity.retried", "activity.continued")
     },
     "activity.retried": _activity_retried,
+    "activity.continued": _activity_continued,
     "activity.parked": _activity_parked,
     "subscriber.attached": _subscriber_attached,
     "delivery.handled": _delivery_handled,

@@ -183,6 +183,12 @@ def m006_answers(db: Database) -> None:
     _table(db, "messages").add_column("replied", int)
 
 
+@migrations()
+def m007_generations(db: Database) -> None:
+    """Where the present generation of an activity begins that went on as new: nothing before that is read again."""
+    _table(db, "activities").add_column("continued", int)
+
+
 SCHEMA = tuple(migration.name for migration in migrations.pending(Database(memory=True)))
 """Names of all migrations that this version knows, in order."""
 

@@ -52,6 +52,7 @@ _STATE = "id, name, status, accepted, ended, priority"
 _LIMITED = "deadline IS NOT NULL AND ended IS NULL"
 """As the index of those that have a deadline says it."""
 
+_OF_RECORDS = ", ".join(f"records.{column}" for column in COLUMNS.split(", "))
 _PARKED = "status = 'waiting' AND due IS NOT NULL"
 """As the index of those that are to be woken says it."""
 
@@ -312,8 +313,20 @@ class SQLiteJournal:
     def histories(self, ids: Sequence[str]) -> Mapping[str, list[StoredRecord]]:
         found: dict[str, list[StoredRecord]] = {id: [] for id in ids}
         marks = ", ".join("?" for _ in ids)
-        for row in self._read(f"SELECT {COLUMNS} FROM records WHERE stream IN ({marks}) ORDER BY stream, seq", *ids):
+        continued = dict(
+            self._read(f"SELECT id, continued FROM activities WHERE id IN ({marks}) AND continued IS NOT NULL", *ids)
+        )
+        for row in self._read(
+            f"SELECT {COLUMNS} FROM records WHERE stream IN ({marks}) ORDER BY stream, seq"
+            if not continued
+            else f"SELECT {_OF_RECORDS} FROM activities JOIN records ON stream = id AND seq >= ifnull(continued, 0) "
+            f"WHERE id IN ({marks}) ORDER BY stream, seq",
+            *ids,
+        ):
             found[row[1]].append(StoredRecord.of(row))
+        for id in continued:
+            unread = [self.record(seq) for seq in found[id][0].facts.get("unread", ())]
+            found[id] = [*(record for record in unread if record is not None), *found[id]]
         return found
 
     def record(self, seq: int) -> StoredRecord | None:

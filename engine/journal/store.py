@@ -148,7 +148,8 @@ class Store(Protocol):
         """How many activities have not ended."""
 
     def histories(self, ids: Sequence[str]) -> Mapping[str, list[StoredRecord]]:
-        """The durable records of each of these streams, in order."""
+        """The durable records of each of these streams, in order. Of an activity that went on as new those of its
+        present generation, and before them the messages that it has not received."""
 
     def record(self, seq: int) -> StoredRecord | None:
         """One durable record."""

@@ -258,7 +258,9 @@ class FakeContext(Context):
         path = self._place.next(activity.name)
         return FakeChild(self, path, id if id is not None else f"{ID}/{path}", activity, args)
 
-    async def continue_as_new(self, activity: Any, /, *args: Any) -> NoReturn:
+    async def continue_as_new(  # type: ignore[override]  # it takes what the other takes
+        self, activity: Any, /, *args: Any
+    ) -> NoReturn:
         self._place.only_an_engine("continue_as_new", "begins the activity's next generation")
 
     async def promise(self, type: Any, name: str, /) -> Any:
