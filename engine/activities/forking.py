@@ -78,8 +78,9 @@ def _fork(
         denied = CommandDeniedError(f"activity {id!r} is {known.status}, and has done nothing that could be forked")
     else:
         begun = next(record for record in records if record.kind in GENERATIONS)
-        # What stands before the present generation is what it has not received.
-        unread = [record for record in records if record.seq < generation_of(records)[0].seq]
+        begins = generation_of(records)[0].seq
+        # Of what came before the present generation it has these to receive.
+        unread = [record for record in records if record.seq < begins and record.kind == "message.received"]
         records = generation_of(records)
         copies = copied_by_fork(records, at)
         denied = _why_not(id, at, records, copies)

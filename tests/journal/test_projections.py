@@ -169,7 +169,7 @@ def commands(draw: st.DrawFn) -> Appended:
 @st.composite
 def lifecycle(draw: st.DrawFn) -> Appended:
     kind = draw(st.sampled_from([kind for kind in sorted(STATUS_AFTER) if kind != "command.accepted"]))
-    facts = {"version": draw(TEXTS)} if kind == "activity.started" else {}
+    facts = {"version": draw(TEXTS)} if kind in ("activity.started", "activity.continued") else {}
     return draw(ACTIVITIES), kind, {"name": "n", "run": draw(st.integers(1, 9)), "facts": facts}
 
 
