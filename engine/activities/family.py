@@ -138,7 +138,9 @@ class Family:
     # ------------------------------------------------------------------------------------------------ cancelling
 
     def cancel(self, id: str, *, cause: str = "parent", command: int | None = None) -> None:
-        """Have a child cancelled, unless it has ended or is being cancelled."""
+        """Have a child cancelled, unless it has ended or is being cancelled, or is only looked at."""
+        if self._activities is None:
+            return
         status = self._all.standing(id)
         effect = SAME if status is None or status in ENDED else TABLE["cancel"][status]
         if effect == SAME:

@@ -9,6 +9,7 @@ import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,41 @@ def test_a_random_program_fits_at_every_record(tmp_path: Path, first: int) -> No
     for seed in range(first, first + 20):
         clock = trio.testing.MockClock(autojump_threshold=0)
         trio.run(_holds_for_a_random_program, tmp_path, seed, clock=clock)
+
+
+@dataclass(frozen=True)
+class Word:
+    text: str
+
+
+@activity(name="child")
+async def child(ctx: Context, name: str) -> str:
+    said = await ctx.receive(Word, timeout=5)
+    return await ctx.step(work, f"{name} {said.text if said else 'nothing'}", name="work")
+
+
+@activity(name="family")
+async def family(ctx: Context) -> list[str]:
+    first = await ctx.start(child, "first")
+    await first.send(Word("hello"))
+    second = await ctx.run(child, "second")
+    winner, _ = await ctx.race(child=lambda ctx: ctx.run(child, "third"), timer=lambda ctx: ctx.sleep(1))
+    late = await ctx.receive(Word, timeout=1)
+    await ctx.start(child, "fourth")
+    return [await first.result(), second, winner, str(late)]
+
+
+async def test_children_and_messages_fit_at_every_record(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    async def body(engine: Engine) -> None:
+        handle = await engine.start(family, id="it")
+        assert await handle.result() == ["first hello", "second nothing", "timer", "None"]
+
+    await stage.life(body, family, child)
+    STEPS.clear()
+    for id, definition in {"it": family, "it/child": child, "it/child#2": child}.items():
+        whole = records_of(stage, id)
+        began = next(index for index, record in enumerate(whole) if record.kind == "activity.started")
+        for length in range(began + 1, len(whole) + 1):
+            found = await check(definition, whole[:length])
+            assert found == FITS, f"{id}: {found} after {whole[length - 1]}"
+    assert STEPS == []
