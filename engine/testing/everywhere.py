@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import inspect
 import json
 import random
 import re
@@ -91,7 +92,7 @@ async def crash_everywhere(
         activity: the activity.
         args: its arguments.
         definitions: what the engine needs besides.
-        setup: called before each run, to set the outside world back.
+        setup: called before each run, to set the outside world back. May be async, as `check` may.
         drive: called with the activity's handle, beside it: to send what it waits for, to cancel it. In each life anew
             until it has returned once.
         check: called after each run, to look at the outside world.
@@ -182,8 +183,7 @@ class _Trial:
 
     async def run(self, journal: Path, *deaths: Death) -> _Ending:
         """One run, killed by each of these in turn."""
-        if self.setup is not None:
-            self.setup()
+        await _called(self.setup)
         effects: dict[str, int] = {}
         driver = _Driver(self.drive)
         clock = _RunTime(trio.current_time())
@@ -197,8 +197,7 @@ class _Trial:
         for key, count in effects.items():
             name = key.removeprefix(_OWN_KEYS)
             self.most[name] = max(self.most.get(name, 0), count)
-        if self.check is not None:
-            self.check()
+        await _called(self.check)
         assert ending is not None
         return attrs.evolve(ending, begun=frozenset(effects), lost=_lost(journal))
 
@@ -240,6 +239,13 @@ class _Trial:
         fewer = sorted(key for key in whole.begun - killed.begun if not key.startswith(aside))
         if fewer:
             raise AssertionError(f"{name} did not begin {_named(fewer)}, which it does without a kill")
+
+
+async def _called(function: Callable[[], object] | None) -> None:
+    """Call a function of the test, where there is one, and await what it gives, where that is to be awaited."""
+    given = None if function is None else function()
+    if inspect.isawaitable(given):
+        await given
 
 
 class _Driver:

@@ -120,6 +120,21 @@ async def test_what_the_outside_world_shows_is_found_out() -> None:
         await crash_everywhere(bad, setup=booked.clear, check=check)
 
 
+async def test_the_functions_of_the_test_may_be_async() -> None:
+    called: list[str] = []
+
+    async def setup() -> None:
+        await trio.lowlevel.checkpoint()
+        called.append("setup")
+
+    async def check() -> None:
+        await trio.lowlevel.checkpoint()
+        called.append("check")
+
+    crashes = await crash_everywhere(good, 1, setup=setup, check=check)
+    assert called == ["setup", "check"] * (crashes.runs + 1)
+
+
 async def test_an_activity_that_does_not_end_is_found_out() -> None:
     lives: list[int] = []
 
