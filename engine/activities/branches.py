@@ -186,6 +186,7 @@ class Fork:
                 if not self.plain:
                     CURRENT_CONTEXT.set(branch.context)
                 if not self._run.fenced:
+                    self._run.begin_branch(branch.path)
                     branch.value = await self._functions[branch.index](branch.context)
                     branch.returned = True
                     outcome = "value"

@@ -11,8 +11,9 @@ taken to have run beside it, and what was begun after it to have followed from i
 
 from __future__ import annotations
 
+import bisect
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -68,18 +69,31 @@ def near(path: str, paths: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(path, known, n=5, cutoff=0.5) or known[-5:]
 
 
-def copied_by_fork(records: Sequence[StoredRecord], at: str) -> list[StoredRecord] | None:
-    """The records that a fork takes over.
+@attrs.frozen
+class TakenOver:
+    """What a fork takes over.
+
+    Attributes:
+        records: the records, in order.
+        entered: for each branch that began after something that is dropped, the instant that `ctx.now()` gave there.
+    """
+
+    records: Sequence[StoredRecord]
+    entered: Mapping[str, str]
+
+
+def taken_over(records: Sequence[StoredRecord], at: str) -> TakenOver | None:
+    """What a fork takes over.
 
     Args:
         records: those of the activity's present generation, in order.
         at: the path of a call, or of a branch, which is to be done anew.
 
     Returns:
-        The records, in order; `None` where nothing is recorded under the path.
+        It; `None` where nothing is recorded under the path.
     """
     selection = _Selection(records)
-    return list(selection.kept()) if selection.cut_at(at) else None
+    return TakenOver(list(selection.kept()), selection.entered()) if selection.cut_at(at) else None
 
 
 class _Selection:
@@ -305,6 +319,27 @@ class _Selection:
             wanted = record.path is not None or record.kind in _KEPT_WHOLE or record is self._cancelling
             if wanted and not self._is_dropped(record):
                 yield record
+
+    def entered(self) -> dict[str, str]:
+        """For each kept branch that was begun after something dropped, the instant of the last outcome before it."""
+        outcomes = [record for record in self._live if record.path is not None and is_outcome(record)]
+        seqs = [record.seq for record in outcomes]
+        dropped = min((record.seq for record in outcomes if self._is_dropped(record)), default=None)
+        found: dict[str, str] = {}
+        for branch, calls in self._scopes.items():
+            first = calls[0]
+            if (
+                opener_of(branch) is None
+                or dropped is None
+                or first.first.seq < dropped
+                or self._is_dropped(first.first)
+            ):
+                continue
+            for outcome in reversed(outcomes[: bisect.bisect_left(seqs, first.first.seq)]):
+                if outcome.at <= first.began:
+                    found[branch] = outcome.at
+                    break
+        return found
 
 
 def _follows(call: _Call, outcome: StoredRecord | None) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from engine.activities.copying import copied_by_fork, forkable, near
+from engine.activities.copying import TakenOver, forkable, near, taken_over
 from engine.activities.execution import arguments_of
 from engine.activities.history import GENERATIONS, generation_of
 from engine.activities.waiting import after, length_of
@@ -69,7 +69,7 @@ def _fork(
     state = journal.activity(id)
     records: Sequence[StoredRecord] = [] if state is None else journal.histories([id])[id]
     denied: CommandDeniedError | IdConflictError | None = None
-    copies: Sequence[StoredRecord] | None = None
+    taken: TakenOver | None = None
     if known is None:
         denied = ActivityNotFoundError(id)
     elif activities.known(new_id) is not None:
@@ -82,10 +82,10 @@ def _fork(
         # Of what came before the present generation it has these to receive.
         unread = [record for record in records if record.seq < begins and record.kind == "message.received"]
         records = generation_of(records)
-        copies = copied_by_fork(records, at)
-        denied = _why_not(id, at, records, copies)
-        copies = None if copies is None else [*unread, *copies]
-    if denied is not None or copies is None:
+        taken = taken_over(records, at)
+        denied = _why_not(id, at, records, taken)
+        taken = None if taken is None else attrs.evolve(taken, records=[*unread, *taken.records])
+    if denied is not None or taken is None:
         assert denied is not None
         rule = denied.reason if isinstance(denied, CommandDeniedError) else str(denied)
         name = None if state is None else state.name
@@ -104,7 +104,7 @@ def _fork(
         data=asked.data(),
         ended=state.status in ENDED,
     )
-    return _append_fork(activities, new_id, start, begun, records[0], copies, at, asked), None
+    return _append_fork(activities, new_id, start, begun, records[0], taken, at, asked), None
 
 
 def _is_fork(records: Sequence[StoredRecord], id: str, at: str) -> bool:
@@ -112,14 +112,14 @@ def _is_fork(records: Sequence[StoredRecord], id: str, at: str) -> bool:
     return started is not None and started.facts.get("forked_from") == id and started.facts["cut"]["at"] == at
 
 
-def _why_not(
-    id: str, at: str, records: Sequence[StoredRecord], copies: Sequence[StoredRecord] | None
-) -> CommandDeniedError | None:
-    if copies is None:
+def _why_not(id: str, at: str, records: Sequence[StoredRecord], taken: TakenOver | None) -> CommandDeniedError | None:
+    if taken is None:
         paths = ", ".join(near(at, forkable(records)))
         there = f"there are, among others, {paths}" if paths else "it has recorded no call yet"
         return CommandDeniedError(f"activity {id!r} has no record of a call {at!r}; {there}")
-    if records[0].data is None or any(record.kind == "step.completed" and record.data is None for record in copies):
+    if records[0].data is None or any(
+        record.kind == "step.completed" and record.data is None for record in taken.records
+    ):
         return CommandDeniedError(f"data of activity {id!r} that a fork needs was erased")
     return None
 
@@ -130,7 +130,7 @@ def _append_fork(
     start: StoredRecord,
     begun: StoredRecord,
     origin: StoredRecord,
-    copies: Sequence[StoredRecord],
+    taken: TakenOver,
     at: str,
     asked: Asked,
 ) -> int:
@@ -142,7 +142,7 @@ def _append_fork(
         start: the command that started the original.
         begun: the record with which its first run began.
         origin: the record with which the original's present generation began.
-        copies: the records that are taken over.
+        taken: what is taken over.
         at: where it forks.
         asked: who asked.
     """
@@ -160,13 +160,13 @@ def _append_fork(
         begins="activity",
     )
     # Records without a checkpoint between them are one commit, and their numbers are known.
-    facts = _facts_of_start(origin, copies, at, now, seq)
+    facts = _facts_of_start(origin, taken, at, now, seq)
     if "deadline" in begun.facts:
         # It begins anew.
         facts["deadline"] = after(now, length_of(begun.facts.get("began", begun.at), begun.facts["deadline"]))
         activities.deadlines.fix(id, now, facts["deadline"])
     records = [StoredRecord(seq + 1, id, "activity.started", origin.name, None, 1, now, None, facts, origin.data)]
-    records += [_copy(record, seq + number, id) for number, record in enumerate(copies, start=2)]
+    records += [_copy(record, seq + number, id) for number, record in enumerate(taken.records, start=2)]
     landed = activities.admission.to_begin_from(origin.name or "", records)
     if landed is None:
         landed = activities.admission.stands_in_line
@@ -185,15 +185,16 @@ def _append_fork(
     return seq
 
 
-def _facts_of_start(
-    origin: StoredRecord, copies: Sequence[StoredRecord], at: str, now: str, seq: int
-) -> dict[str, Any]:
+def _facts_of_start(origin: StoredRecord, taken: TakenOver, at: str, now: str, seq: int) -> dict[str, Any]:
     before = origin.facts.get("cut", {"began": origin.at, "seeds": []})
-    cut = {
+    cut: dict[str, Any] = {
         "at": at,
-        "began": before["began"] if copies else now,
+        "began": before["began"] if taken.records else now,
         "seeds": [*before["seeds"], [origin.facts["seed"], seq]],
     }
+    entered = {**before.get("entered", {}), **taken.entered}
+    if entered:
+        cut["entered"] = entered
     facts = {
         "generation": origin.facts["generation"],
         "version": origin.facts["version"],

@@ -168,6 +168,7 @@ class Run:
         self.undurable = 0
         # What a fork took over was drawn from the seeds of the originals.
         self.is_fork = cut is not None
+        self._entered: Mapping[str, str] = {} if cut is None else cut.get("entered", {})
         self._seeds: Sequence[tuple[str, int]] = () if cut is None else cut["seeds"]
         self._copied_beside = _copied_beside(self._scopes) if cut is not None else {}
         self.has_crashed = False
@@ -225,6 +226,12 @@ class Run:
     def digest(self, text: str) -> str:
         """The commitment to a call's encoded arguments, which only this activity's key opens to guessing."""
         return digest(self.key, text)
+
+    def begin_branch(self, path: str) -> None:
+        """A branch begins: where it did so in the original after something that this fork has not taken over, its first
+        code is given the instant that it was given there."""
+        if self.replay is not None and path in self._entered:
+            self.at = self._entered[path]
 
     def seed_in(self, scope: Scope) -> str:
         """The seed of what is drawn at this place: up to where an activity forked, that of the original."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.activities.copying import copied_by_fork, forkable, near
+from engine.activities.copying import forkable, near, taken_over
 from engine.activities.paths import scope_of
 from engine.clock import stamp_of
 from engine.journal import StoredRecord
@@ -58,8 +58,8 @@ def abandoned(path: str) -> Line:
 
 def kept(at: str, *lines: Line) -> list[str] | None:
     """What is taken over, each as its kind and path."""
-    records = copied_by_fork(history(*lines), at)
-    return None if records is None else [f"{record.kind} {record.path or ''}".strip() for record in records]
+    taken = taken_over(history(*lines), at)
+    return None if taken is None else [f"{record.kind} {record.path or ''}".strip() for record in taken.records]
 
 
 def told(*lines: Line) -> list[str]:
@@ -269,6 +269,13 @@ def test_what_a_step_at_most_once_intended_is_left_to_the_fork() -> None:
     records = [opened("map"), ("step.intended", "map[1]/x"), done("map[0]/x"), done("map[0]/y")]
     assert kept("map[0]/y", *records) == told(records[0], records[2])
     assert kept("map[0]/y", *records, done("map[1]/x")) == told(*records[:3], done("map[1]/x"))
+
+
+def test_a_branch_that_began_after_what_is_dropped_keeps_its_instant() -> None:
+    records = [opened("map"), done("map[0]/x", started=2), done("map[1]/x", started=3), done("map[1]/y", started=4)]
+    taken = taken_over(history(*records), "map[0]/x")
+    assert taken is not None
+    assert taken.entered == {"map[1]": stamp_of(START + dt.timedelta(seconds=3))}
 
 
 def test_paths_are_named_that_look_alike_or_else_the_last() -> None:
