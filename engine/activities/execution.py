@@ -201,6 +201,12 @@ class Execution:
         if self.standing is ActivityStatus.PAUSED or self._again:
             run.fence()
 
+    def give_up(self) -> None:
+        """The engine closes: whatever it still does has no effect; it goes on in the next engine."""
+        self._nudge.set()
+        if self.run is not None:
+            self.run.fence()
+
     def go_on(self) -> None:
         """It was resumed before it had come to rest: it goes on from its records when it has."""
         self.standing = ActivityStatus.RUNNING

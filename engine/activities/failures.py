@@ -221,17 +221,26 @@ def superseded_by(paths: Iterable[str], records: Sequence[StoredRecord]) -> list
             forgotten |= {call.path for call in given_up if call.path is not None}
             forgotten |= {path for call in (failed, *given_up) for path in _notes_after(call, records)}
     cleanups = {record.path for record in records if is_cleanup(record)}
-    for path in list(forgotten):
-        for branch in around(path):
-            if branch in cleanups:
-                forgotten.add(branch)
-            opener = opener_of(branch)
-            if opener is not None:
-                forgotten |= {branch, opener}
-                forgotten |= _given_up_with(opener, records)
-    forgotten |= _takings_given_back_by(forgotten, records)
+    anew = set(forgotten)
+    while anew:
+        for path in anew:
+            forgotten |= {branch for branch in around(path) if branch in cleanups} | _ends_around(path, records)
+        # What a branch took and gave back it has not taken, and whatever ended with that has not ended.
+        anew = _takings_given_back_by(forgotten, records) - forgotten
+        forgotten |= anew
     recorded = {record.path for record in records if record.path is not None}
     return sorted(forgotten & recorded)
+
+
+def _ends_around(path: str, records: Sequence[StoredRecord]) -> set[str]:
+    """The branches and scopes around a call, with the branches that were given up with them."""
+    found: set[str] = set()
+    for branch in around(path):
+        opener = opener_of(branch)
+        if opener is not None:
+            found |= {branch, opener}
+            found |= _given_up_with(opener, records)
+    return found
 
 
 def _notes_after(last: StoredRecord, records: Sequence[StoredRecord]) -> Iterator[str]:
@@ -266,12 +275,13 @@ def _given_up_with(opener: str, records: Sequence[StoredRecord]) -> set[str]:
 
 def _takings_given_back_by(branches: Container[str], records: Sequence[StoredRecord]) -> set[str]:
     """The calls that took messages which these branches gave back when they lost: they have not taken them."""
+    ends = {end.seq for path, end in _live_ends(records).items() if path in branches}
     taken: dict[str, str] = {}
     found: set[str] = set()
     for record in records:
         if record.kind == "message.taken" and record.path is not None:
             taken[record.facts["message"]] = record.path
-        elif record.kind == "branch.ended" and record.path in branches:
+        elif record.kind == "branch.ended" and record.seq in ends:
             found |= {taken[id] for id in record.facts.get("returned", ())}
     return found
 

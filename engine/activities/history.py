@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from engine.activities.paths import around, opener_of
+from engine.activities.paths import around, is_within, opener_of
 from engine.activities.replay import is_cancel
 from engine.journal import StoredRecord
 
@@ -142,7 +142,22 @@ class History:
         """How often a call may have been begun after a record, and left none of its own: once for each resume after it,
         and for each restart that tries the call, or a branch around it, anew."""
         resumed = sum(at > seq for at in self.resumes)
-        return resumed + sum(restart.seq > seq and _tries_anew(restart, path) for restart in self.restarts)
+        return resumed + sum(
+            (restart.seq > seq or self._takes_anew(restart, path)) and _tries_anew(restart, path)
+            for restart in self.restarts
+        )
+
+    def _takes_anew(self, restart: StoredRecord, path: str) -> bool:
+        """Whether a message was received anew around a call that has left no record: it may have been begun after the
+        taking that was given back, and ended with its branch."""
+        if path in self._calls:
+            return False
+        branches = [branch for branch in around(path) if branch in restart.facts["superseded"]]
+        return any(
+            self._calls[taking].kind == "receive" and any(is_within(taking, branch) for branch in branches)
+            for taking in restart.facts["superseded"]
+            if taking in self._calls
+        )
 
     def _go_on_without_cancel(self, retried: StoredRecord) -> None:
         """A deadline that has passed is forgotten where there is a new one."""

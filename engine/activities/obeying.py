@@ -643,8 +643,7 @@ class Activities:
         """Give every run up as it stands, and begin nothing any more."""
         self._around.flights.draining = True
         for execution in list(self.live.values()):
-            if execution.run is not None:
-                execution.run.fence()
+            execution.give_up()
 
     def close(self) -> None:
         """Nothing changes here any more: whoever waits for an activity is told so."""

@@ -69,6 +69,7 @@ class Death:
         at: the same by its kind and its path: the first such record that this life writes.
         told: whether the record is acted upon: the life ends when a later one was to be written.
         terminal: whether the life ends before an activity's end is recorded.
+        stream: the only activity whose end counts for that; any, unless given.
         dead: whether the life has ended.
         place: where, once it has.
     """
@@ -77,6 +78,7 @@ class Death:
     at: tuple[str, str | None] | None = None
     told: bool = False
     terminal: bool = False
+    stream: str | None = None
     dead: bool = False
     place: str = ""
 
@@ -92,7 +94,8 @@ class Death:
         last = self.after
         if self.terminal:
             ends = ("message.unread", *TERMINAL_KINDS)
-            last = min([last, *(draft[0] - 1 for draft in batch.drafts if draft[2] in ends)])
+            ended = [draft for draft in batch.drafts if draft[2] in ends and self.stream in (None, draft[1])]
+            last = min([last, *(draft[0] - 1 for draft in ended)])
         if last > batch.last or (last == batch.last and self.told):
             return math.inf
         for draft, following in itertools.pairwise(batch.drafts):

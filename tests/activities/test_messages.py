@@ -26,6 +26,7 @@ from engine import (
     Restart,
     Settings,
     activity,
+    current_step,
     step,
 )
 from engine.testing import crash_everywhere
@@ -523,6 +524,34 @@ async def test_a_wait_that_a_scope_of_ones_own_ends_loses_no_message(
         await handle.send(Approval("ann"), message_id="m")
 
     assert (await crash_everywhere(impatient, drive=drive)).result == "ann"
+
+
+async def test_a_restart_takes_anew_what_a_losing_branch_gave_back(autojump_clock: trio.testing.MockClock) -> None:
+    @step(name="fails_first")
+    async def fails_first() -> str:
+        if current_step().attempt == 1:
+            raise ValueError("the first time")
+        return "done"
+
+    async def failing(ctx: Context) -> str:
+        await ctx.sleep(2)
+        return await ctx.step(fails_first)
+
+    async def waiting(ctx: Context) -> list[str]:
+        (first,) = await ctx.gather(lambda ctx: ctx.receive(Approval))
+        await ctx.receive(Rejection)
+        return [first.by]
+
+    @activity(name="again", restart=Restart(1, initial=0.1, jitter=0))
+    async def again(ctx: Context) -> list[Any]:
+        return list(await ctx.gather(waiting, failing))
+
+    async def drive(handle: Handle[Any]) -> None:
+        await handle.send(Approval("ann"), message_id="1")
+        await trio.sleep(10)
+        await handle.send(Rejection("no"), message_id="2")
+
+    assert (await crash_everywhere(again, drive=drive)).result == [["ann"], "done"]
 
 
 # ------------------------------------------------------------------------------------------------ between activities

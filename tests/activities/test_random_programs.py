@@ -23,6 +23,7 @@ import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ import trio
 import trio.testing
 
 from engine import (
+    ActivityEndedError,
     ActivityFailedError,
     ActivityStatus,
     Context,
@@ -61,10 +63,12 @@ class Author:
     Attributes:
         draw: where the choices come from.
         timing: whether cancel scopes of the program's own are among them.
+        others: whether messages and children are among them.
     """
 
     draw: random.Random
     timing: bool
+    others: bool = False
 
     def program(self) -> Block:
         return self.block(self.draw.choice((1, 2, 2, 3, 3)))
@@ -77,6 +81,8 @@ class Author:
         nesting = ["map", "map", "gather", "race", "race", "try", "swallow"] + (
             ["within", "nursery"] if self.timing else []
         )
+        if self.others:
+            simple += ["receive", "receive", "child"]
         kind = self.draw.choice(simple + nesting if depth else simple)
         match kind:
             case "step" | "drawn":
@@ -85,6 +91,10 @@ class Author:
                 return [kind, self.draw.choice((0.5, 1, 2))]
             case "emit" | "note":
                 return [kind]
+            case "receive":
+                return [kind, self.draw.choice(("A", "B", "AB")), self.draw.choice((1, 3, 5))]
+            case "child":
+                return [kind, self.draw.choice((0, 0, 0, 99)), self.draw.choice((0, 1, 4))]
             case "patched" | "once":
                 return [kind, *self.step()]
             case "plain":
@@ -120,10 +130,14 @@ class World:
         effects: what steps did: key, arguments, attempt.
         seen: what the program saw, in order, for each life and run of its function.
         faults: what must not happen, and happened.
+        others: whether messages are sent.
+        began: when the first life began.
     """
 
     journal: Path
     by_record: bool
+    others: bool = False
+    began: float = 0.0
     death: Death = attrs.field(factory=Death)
     effects: list[tuple[str, str, int]] = attrs.field(factory=list)
     seen: list[tuple[int, list[str]]] = attrs.field(factory=list)
@@ -180,6 +194,31 @@ async def play(ctx: Context, program: Block) -> dict[str, Any]:
     shared: list[str] = []
     result = await play_block(ctx, program, "", shared)
     return {"result": result, "shared": shared}
+
+
+@attrs.frozen
+class A:
+    """A message."""
+
+    number: int
+
+
+@attrs.frozen
+class B:
+    """Another."""
+
+    number: int
+
+
+SCRIPT = ((1.0, A(1)), (1.0, B(2)), (3.0, A(3)))
+"""When which message is sent: where no engine runs then, as soon as one does."""
+
+
+@activity(name="playlet", restart=Restart(0))
+async def playlet(ctx: Context, place: str, fails: int, seconds: float) -> str:
+    """What a program has for a child; it fails always, or never."""
+    await ctx.sleep(seconds)
+    return await ctx.step(work, place, fails, 0, "child")
 
 
 async def play_block(ctx: Context, block: Block, place: str, shared: list[str]) -> list[Any]:
@@ -239,6 +278,16 @@ async def play_once(ctx: Context, place: str, shared: list[str], fails: int, att
         return await ctx.step(pay, place, fails, seconds)
     except StepInterruptedError as error:
         return await ctx.step(work, f"{place} {error.path}", 0, 0, "")
+
+
+async def play_receive(ctx: Context, place: str, shared: list[str], types: str, timeout: float) -> str:
+    if types == "AB":
+        return str(await ctx.receive(A, B, timeout=timeout))
+    return str(await ctx.receive(A, timeout=timeout) if types == "A" else await ctx.receive(B, timeout=timeout))
+
+
+async def play_child(ctx: Context, place: str, shared: list[str], fails: int, seconds: float) -> str:
+    return await ctx.run(playlet, place, fails, seconds)
 
 
 async def play_emit(ctx: Context, place: str, shared: list[str]) -> None:
@@ -319,6 +368,8 @@ OPERATIONS: dict[str, Any] = {
     "note": play_note,
     "patched": play_patched,
     "once": play_once,
+    "receive": play_receive,
+    "child": play_child,
     "emit": play_emit,
     "plain": play_plain,
     "map": play_map,
@@ -353,18 +404,20 @@ class Played:
 async def played(folder: Path, program: Block, deaths: list[Death], *, by_record: bool, downtime: float) -> Played:
     """Play a program, killed by each of these in turn, then before its end is recorded, and then to its end."""
     global WORLD
-    world = WORLD = World(folder / "it.db", by_record)
+    others = any(f'"{kind}"' in json.dumps(program) for kind in ("receive", "child"))
+    world = WORLD = World(folder / "it.db", by_record, others, trio.current_time())
     ends = []
     replayed_from = 0
     for death in deaths:
-        death.terminal = True
-    everything = [*deaths, Death(terminal=True), Death()]
+        death.terminal, death.stream = True, ID
+    everything = [*deaths, Death(terminal=True, stream=ID), Death()]
     for number, death in enumerate(everything):
         world.death = death
         if death is everything[-1]:
             replayed_from = len(world.effects)
         with trio.fail_after(10_000):
-            ends.append(await live(functools.partial(one_life, program), str(world.journal), play, death=death))
+            body = functools.partial(one_life, program)
+            ends.append(await live(body, str(world.journal), play, playlet, death=death))
         if number < len(deaths):
             await trio.sleep(downtime)
     if world.effects[replayed_from:]:
@@ -377,7 +430,10 @@ async def played(folder: Path, program: Block, deaths: list[Death], *, by_record
 
 async def one_life(program: Block, engine: Engine) -> tuple[ActivityStatus, Any]:
     handle = await engine.start(play, program, id=ID)
-    status = await ended(handle)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_all, handle)
+        status = await ended(handle)
+        nursery.cancel_scope.cancel()
     if status is ActivityStatus.COMPLETED:
         return status, await handle.result()
     try:
@@ -387,6 +443,14 @@ async def one_life(program: Block, engine: Engine) -> tuple[ActivityStatus, Any]
     except TimeoutError:
         return status, None
     raise AssertionError("unreachable")
+
+
+async def send_all(handle: Any) -> None:
+    """The fixed script of messages; what was sent before is not sent again."""
+    for at, message in SCRIPT if WORLD.others else ():
+        await trio.sleep_until(WORLD.began + at)
+        with suppress(ActivityEndedError):
+            await handle.send(message, message_id=str(message.number))
 
 
 async def ended(handle: Any) -> ActivityStatus:
@@ -419,6 +483,8 @@ def faults_of(run: Played) -> Iterator[str]:
     yield from is_given_again(run)
     yield from keys_are_kept(run)
     yield from records_are_one_each(run)
+    yield from messages_are_taken_once(run)
+    yield from losers_give_back(run)
 
 
 def ends_once(run: Played) -> Iterator[str]:
@@ -434,7 +500,9 @@ def ends_once(run: Played) -> Iterator[str]:
 def replay_adds_nothing(run: Played) -> Iterator[str]:
     """(2) The last life, which replays everything, does nothing and records nothing but that it resumed and ended."""
     last = max((index for index, record in enumerate(run.records) if record["kind"] == "activity.resumed"), default=0)
-    more = [record["kind"] + " " + (record["path"] or "") for record in run.records[last + 1 :]]
+    # What others sent it meanwhile is none of its own.
+    own = [record for record in run.records[last + 1 :] if record["path"] or record["kind"].startswith("activity.")]
+    more = [record["kind"] + " " + (record["path"] or "") for record in own]
     if len(more) != 1:
         yield f"the replay recorded {more}"
 
@@ -506,6 +574,31 @@ def records_are_one_each(run: Played) -> Iterator[str]:
             ends[record["path"]] = record["seq"]
 
 
+def messages_are_taken_once(run: Played) -> Iterator[str]:
+    """(6) A message is taken once more than it is given back, at most."""
+    taken = Counter(record["facts"]["message"] for record in run.records if record["kind"] == "message.taken")
+    for record in run.records:
+        taken.subtract(record["facts"].get("returned", ()))
+    for message, count in taken.items():
+        if count > 1:
+            yield f"message {message} was taken {count} times more than it was given back"
+
+
+def losers_give_back(run: Played) -> Iterator[str]:
+    """(9) A losing branch whose last record is a taking gives the message back."""
+    done: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in run.records:
+        if record["kind"] == "branch.ended":
+            mine = done.pop(record["path"], [])
+            lost = record["facts"]["outcome"] in ("cancelled", "late")
+            if lost and mine and mine[-1]["kind"] == "message.taken":
+                message = mine[-1]["facts"]["message"]
+                if message not in record["facts"].get("returned", ()):
+                    yield f"{record['path']} lost, and has not given back message {message}"
+        elif record["path"] and record["kind"] not in ("scope.ended", "note.added"):
+            done[record["facts"].get("scope", "")].append(record)
+
+
 def is_comparable(program: Block, whole: Played) -> bool:
     """Whether every run must end alike: where branches fail, or time decides, which comes first may rightly differ."""
     decided = any(
@@ -515,6 +608,7 @@ def is_comparable(program: Block, whole: Played) -> bool:
     )
     # What a kill interrupts is told to somebody, or not.
     decided = decided or any(record["kind"] == "step.intended" for record in whole.records)
+    decided = decided or whole.world.others
     return whole.world.by_record and not decided and "within" not in json.dumps(program)
 
 
@@ -549,7 +643,7 @@ class Hunt:
         """Try one program, killed at each of its records."""
         draw = random.Random(seed)
         timing = draw.random() < 0.4
-        program = Author(draw, timing).program()
+        program = Author(draw, timing, others=draw.random() < 0.5).program()
         by_record = draw.random() < 0.6
         self.programs += 1
         whole = await played(folder, program, [], by_record=by_record, downtime=0)
