@@ -18,6 +18,9 @@ SAME = "same"
 KEPT = "kept, acts when it runs again"
 """Accepted and recorded; it takes effect when the activity is resumed."""
 
+FORKED = "ok"
+"""Accepted and recorded; another activity begins, and nothing changes in this one."""
+
 _ORDER = tuple(Status)
 
 
@@ -35,6 +38,7 @@ TABLE: Mapping[str, Mapping[Status, str]] = {
     "resume": _row(_NO, _NO, _NO, "goes on", "tried again", _NO, _NO, _NO, _NO),
     "retry": _row(_NO, _NO, _NO, _NO, _NO, _NO, _NO, "runs again, if a failure is open", _NO),
     "send": _row("kept", "kept", "kept, wakes", "kept", "kept", "kept", _NO, _NO, _NO),
+    "fork": _row(_NO, *[FORKED] * 8),
     "resolve": _row(_NO, _NO, _NO, _NO, "tried again, where that step stands interrupted", _NO, _NO, _NO, _NO),
 }
 """What a command does, by its name and by the status of the activity that it is given to. Where it names a status, the

@@ -326,6 +326,28 @@ async def test_messages_that_were_taken_by_what_is_dropped_are_unread_again(
     verified(stage)
 
 
+async def test_one_that_is_paused_or_was_cancelled_can_be_forked(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def body(engine: Engine) -> Any:
+        found = []
+        for number, command in enumerate(("pause", "cancel", "terminate")):
+            handle = await engine.start(order, 1, id=str(number))
+            await trio.sleep(30)
+            await getattr(handle, command)()
+            await trio.sleep(1)
+            status = await handle.status()
+            fork = await handle.fork(at="sleep", id=f"new {number}")
+            found.append((status, (await fork.result())[-1], await handle.status()))
+        return found
+
+    found = await stage.life(body, order)
+    assert [end for _, end, _ in found] == ["ship"] * 3
+    assert [status for status, _, _ in found] == ["paused", "cancelled", "cancelled"]
+    assert [after for _, _, after in found] == ["paused", "cancelled", "cancelled"]
+    verified(stage)
+
+
 # ---------------------------------------------------------------------------------------------------- refusals
 
 
