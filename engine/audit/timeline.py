@@ -157,9 +157,18 @@ def _compressed(idle: Sequence[tuple[float, float]], length: float) -> list[tupl
     return sorted(chosen)
 
 
+_MARKS = {"event.emitted": "event on", "message.taken": "received a", "message.sent": "sent a"}
+"""Records that are drawn as marks, and what is said of them before their name."""
+
+_DRAWN = ("timer.set", "child.started", "message.replied", *_MARKS)
+"""Records beside the attempts at steps that are drawn."""
+
+_ENDS_OF_WAITS = ("timer.fired", "message.taken", "message.failed", "message.answered", "child.ended")
+
+
 def timeline_of(records: Sequence[Record]) -> Timeline | None:
     """The drawing of an activity's records, in order; `None` where there is nothing to draw."""
-    acts = [record for record in records if record.kind in STEP_KINDS or record.kind in ("timer.set", "event.emitted")]
+    acts = [record for record in records if record.kind in STEP_KINDS or record.kind in _DRAWN]
     if not acts:
         return None
     # A command that comes when the activity has ended is no part of what it did.
@@ -193,7 +202,8 @@ def _gap(axis: _Axis, start: float, end: float) -> Gap:
 
 def _lanes(records: Sequence[Record], axis: _Axis, last: dt.datetime) -> list[Lane]:
     lanes: dict[str, tuple[str, list[Bar], list[Mark]]] = {}
-    fired = {record.path: record.at for record in records if record.kind == "timer.fired"}
+    over = {record.path: record for record in records if record.kind in _ENDS_OF_WAITS}
+    ended = {record.facts.get("id"): record for record in records if record.kind == "child.ended"}
     for record in records:
         if record.path is None:
             continue
@@ -201,13 +211,20 @@ def _lanes(records: Sequence[Record], axis: _Axis, last: dt.datetime) -> list[La
             _, bars, _ = lanes.setdefault(record.path, (record.path, [], []))
             bars.append(_attempt(axis, record, again=bool(bars)))
         elif record.kind == "timer.set":
-            end = fired.get(record.path, last)
+            end = over[record.path].at if record.path in over else last
             title = f"{record.path}: waited {duration((end - record.at).total_seconds())}"
             _, bars, _ = lanes.setdefault(record.path, (record.path, [], []))
             bars.append(_bar(axis, record.at, end, "wait", title))
+        elif record.kind == "child.started":
+            _, bars, _ = lanes.setdefault(record.path, (record.path, [], []))
+            bars.append(_child(axis, record, ended.get(record.facts.get("id")), last))
         elif record.kind == "event.emitted":
             _, _, marks = lanes.setdefault(record.path, (record.name or record.path, [], []))
             marks.append(Mark(x=axis.at(record.at), title=f"event on {record.name}"))
+        elif record.kind in _MARKS or record.kind == "message.replied":
+            _, _, marks = lanes.setdefault(record.path, (record.path, [], []))
+            name = (record.name or "message").rpartition(".")[2]
+            marks.append(Mark(x=axis.at(record.at), title=f"{_MARKS.get(record.kind, 'answered a')} {name}"))
     return [Lane(label=label, bars=bars, marks=marks) for label, bars, marks in lanes.values()]
 
 
@@ -217,6 +234,17 @@ def _attempt(axis: _Axis, record: Record, *, again: bool) -> Bar:
     took = duration((record.at - start).total_seconds())
     number = record.facts.get("attempt", 1)
     return _bar(axis, start, record.at, kind, f"{record.path}, attempt {number}: {kind} after {took}", again=again)
+
+
+def _child(axis: _Axis, started: Record, ended: Record | None, last: dt.datetime) -> Bar:
+    """A child, from its start until its parent knew of its end."""
+    id = started.facts.get("id", "")
+    if ended is None:
+        return _bar(axis, started.at, last, "wait", f"child {id}: begun")
+    status = str(ended.facts.get("status", ""))
+    kind = "completed" if status == "completed" else "failed"
+    took = duration((ended.at - started.at).total_seconds())
+    return _bar(axis, started.at, ended.at, kind, f"child {id}: {status} after {took}")
 
 
 def _bar(axis: _Axis, start: dt.datetime, end: dt.datetime, kind: str, title: str, *, again: bool = False) -> Bar:

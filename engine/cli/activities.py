@@ -160,6 +160,8 @@ def show_activity(id: str, journal: str, with_history: bool, as_json: bool) -> N
         _print_summary(ledger, row)
         _print_commands(ledger, id)
         _print_steps(ledger, id)
+        _print_messages(ledger, id)
+        _print_children(ledger, id)
         if row.error is not None:
             _print_error(row.error)
         if with_history:
@@ -236,6 +238,56 @@ def _print_steps(ledger: Ledger, id: str) -> None:
     )
     headers = ("STEP", "STARTED", "TOOK", "ATTEMPTS", "OUTCOME")
     print_table(headers, rows, right=("TOOK", "ATTEMPTS"), spare=("ATTEMPTS", "TOOK"))
+
+
+def _print_messages(ledger: Ledger, id: str) -> None:
+    """What the activity was sent, and what became of it."""
+    kinds = "'message.received', 'message.taken', 'message.replied', 'message.unread', 'branch.ended'"
+    states: dict[str, str] = {}
+    received: list[Record] = []
+    for record in ledger.reader.records(f"stream = ? AND kind IN ({kinds})", (id,)):
+        if record.kind == "message.received":
+            received.append(record)
+        elif record.kind == "branch.ended":
+            for message in record.facts.get("returned", ()):
+                states.pop(message, None)
+        else:
+            state = {"message.taken": "received", "message.replied": "answered"}.get(record.kind, "left unread")
+            states[text_of(record.facts.get("message", ""))] = state
+    if not received:
+        return
+    print_heading("Messages")
+    rows = (
+        (
+            moment(record.at),
+            (record.name or "").rpartition(".")[2],
+            text_of(record.facts.get("sender", record.by or "")),
+            states.get(text_of(record.facts.get("id", "")), "not received yet"),
+            compact(payload(record, "value")),
+        )
+        for record in received
+    )
+    print_table(("AT", "MESSAGE", "FROM", "STATE", "VALUE"), rows, spare=("FROM",))
+
+
+def _print_children(ledger: Ledger, id: str) -> None:
+    """The children that the activity started, and how they ended as far as it knows."""
+    started: list[Record] = []
+    ended: dict[str, str] = {}
+    for record in ledger.reader.records("stream = ? AND kind IN ('child.started', 'child.ended')", (id,)):
+        if record.kind == "child.started":
+            started.append(record)
+        else:
+            ended[text_of(record.facts.get("id", ""))] = text_of(record.facts.get("status", ""))
+    if not started:
+        return
+    print_heading("Children")
+    rows = (
+        (child, record.name or "", moment(record.at), ended.get(child, ""))
+        for record in started
+        for child in [text_of(record.facts.get("id", ""))]
+    )
+    print_table(("CHILD", "ACTIVITY", "STARTED", "ENDED"), rows)
 
 
 def _print_error(error: ErrorRow) -> None:

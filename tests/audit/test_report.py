@@ -507,6 +507,26 @@ def test_a_timeline_has_a_lane_a_step_with_a_bar_an_attempt() -> None:
     assert line.gaps == []
 
 
+def test_a_timeline_shows_messages_and_children() -> None:
+    line = timeline_of(
+        [
+            act(1, 0, "command.accepted"),
+            act(2, 1, "timer.set", "receive"),
+            act(3, 5, "message.taken", "receive"),
+            act(4, 5, "child.started", "ship", id="a/ship"),
+            act(5, 9, "child.ended", "ship", id="a/ship", status="failed"),
+            act(6, 9, "child.started", "pack", id="a/pack"),
+            act(7, 10, "activity.failed"),
+        ]
+    )
+    assert line is not None
+    received, ship, pack = line.lanes
+    assert received.bars[0].title == "receive: waited 4 s"
+    assert [mark.title for mark in received.marks] == ["received a x"]
+    assert [(bar.kind, bar.title) for bar in ship.bars] == [("failed", "child a/ship: failed after 4 s")]
+    assert [(bar.kind, bar.title) for bar in pack.bars] == [("wait", "child a/pack: begun")]
+
+
 def test_long_idle_times_are_compressed_and_told() -> None:
     line = timeline_of(
         [

@@ -30,6 +30,16 @@ async def fulfil(ctx: Context) -> str:
     return (await ctx.receive(Approval)).by
 
 
+@activity(name="child")
+async def child(ctx: Context) -> int:
+    return 1
+
+
+@activity(name="parent")
+async def parent(ctx: Context) -> int:
+    return await ctx.run(child)
+
+
 def lived(body: Callable[[Engine], Any]) -> Any:
     async def life() -> Any:
         return await live(body, "j.db", fulfil, death=Death())
@@ -66,6 +76,17 @@ def test_a_message_is_received_at_the_next_run(waiting: None, playbill: Playbill
     assert (command.target, command.by, command.reason) == ("o-1", "ada", "she phoned")
 
 
+def test_what_became_of_a_message_is_shown(waiting: None, playbill: Playbill) -> None:
+    assert playbill(*SEND, "--by", "ada").exit_code == 0
+    before = playbill("show", "o-1", "--journal", "j.db").stdout
+    lived(end)
+    after = playbill("show", "o-1", "--journal", "j.db").stdout
+    for shown, state in ((before, "not received yet"), (after, "received")):
+        (line,) = [line for line in shown.splitlines() if "Approval" in line]
+        assert "ada" in line
+        assert state in line
+
+
 def test_the_same_id_is_sent_once(waiting: None, playbill: Playbill) -> None:
     for _ in range(2):
         assert playbill(*SEND, "--message-id", "m-1").exit_code == 0
@@ -93,3 +114,20 @@ def test_what_cannot_be_sent_is_told(
     result = playbill(*arguments)
     assert result.exit_code == code
     assert said in result.stderr
+
+
+def test_children_are_shown_with_their_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, playbill: Playbill
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def life() -> Any:
+        async def body(engine: Engine) -> Any:
+            return await engine.run(parent, id="p-1")
+
+        return await live(body, "j.db", parent, child, death=Death())
+
+    trio.run(life)
+    (line,) = [line for line in playbill("show", "p-1", "--journal", "j.db").stdout.splitlines() if "p-1/child" in line]
+    assert "completed" in line
+    assert "p-1" in playbill("show", "p-1/child", "--journal", "j.db").stdout
