@@ -168,6 +168,8 @@ _ENDS_OF_WAITS = ("timer.fired", "message.taken", "message.failed", "message.ans
 
 def timeline_of(records: Sequence[Record]) -> Timeline | None:
     """The drawing of an activity's records, in order; `None` where there is nothing to draw."""
+    # What a fork took over was done by the original.
+    records = [record for record in records if "copied" not in record.facts]
     acts = [record for record in records if record.kind in STEP_KINDS or record.kind in _DRAWN]
     if not acts:
         return None
@@ -262,4 +264,8 @@ def _boundaries(records: Sequence[Record], axis: _Axis) -> list[Boundary]:
             found.append(Boundary(x=axis.at(record.at), label=f"run {record.run or '?'} resumed"))
         elif record.kind == "activity.blocked":
             found.append(Boundary(x=axis.at(record.at), label="blocked"))
+        elif record.kind == "activity.retried":
+            found.append(Boundary(x=axis.at(record.at), label="retried"))
+        elif record.kind == "activity.continued":
+            found.append(Boundary(x=axis.at(record.at), label="went on as new"))
     return found

@@ -170,7 +170,7 @@ def show_activity(id: str, journal: str, with_history: bool, as_json: bool) -> N
 
 def _print_summary(ledger: Ledger, row: ActivityRow) -> None:
     took = seconds(_length(row))
-    asked, blocked = _asked_and_blocked(ledger, row)
+    asked, blocked, fork = _asked_blocked_and_forked(ledger, row)
     fields = {
         "id": row.id,
         "activity": f"{row.name}, version {row.version}" if row.version else row.name,
@@ -184,6 +184,7 @@ def _print_summary(ledger: Ledger, row: ActivityRow) -> None:
         "key": row.key or "",
         "tags": ", ".join(f"{name}={value}" for name, value in row.tags.items()),
         "child of": row.parent or "",
+        "fork of": fork,
         "started": moment(row.started),
         "ended": f"{moment(row.ended)}, after {took}" if took else moment(row.ended),
         "runs": str(row.runs),
@@ -192,17 +193,21 @@ def _print_summary(ledger: Ledger, row: ActivityRow) -> None:
     print_fields(fields)
 
 
-def _asked_and_blocked(ledger: Ledger, row: ActivityRow) -> tuple[Any, Mapping[str, Any]]:
-    """The activity's arguments, and why it is blocked; empty where it is not."""
+def _asked_blocked_and_forked(ledger: Ledger, row: ActivityRow) -> tuple[Any, Mapping[str, Any], str]:
+    """The activity's arguments, why it is blocked, and of what it is a fork; empty where it is not."""
     arguments: Any = None
+    fork = ""
     blocked: Mapping[str, Any] = {}
-    kinds = "'command.accepted', 'activity.blocked'"
+    kinds = "'command.accepted', 'activity.blocked', 'activity.started'"
     for record in ledger.reader.records(f"stream = ? AND kind IN ({kinds})", (row.id,)):
         if record.kind == "activity.blocked":
             blocked = record.facts
+        elif record.kind == "activity.started":
+            if "forked_from" in record.facts:
+                fork = f"{text_of(record.facts['forked_from'])}, at {text_of(record.facts['cut']['at'])}"
         elif record.facts.get("command") == "start":
             arguments = payload(record, "args")
-    return arguments, blocked if row.status is ActivityStatus.BLOCKED else {}
+    return arguments, blocked if row.status is ActivityStatus.BLOCKED else {}, fork
 
 
 def _print_commands(ledger: Ledger, id: str) -> None:

@@ -66,6 +66,16 @@ def test_the_next_run_goes_on_with_the_fork(playbill: Playbill, write: Write) ->
     assert Path("charged.txt").read_text(encoding="utf-8") == "o-1"
 
 
+def test_show_and_the_report_tell_of_what_it_is_a_fork(playbill: Playbill, write: Write) -> None:
+    playbill(*FORK, "--at", "ship", "--id", "o-2")
+    write("lorry", "")
+    playbill(*RUN)
+    shown = playbill("show", "o-2", "--journal", "j.db").stdout
+    assert "fork of" in shown
+    assert "o-1, at ship" in shown
+    assert playbill("report", "--journal", "j.db", "--output", "report.html").exit_code == 0
+
+
 def test_json_tells_the_new_id(playbill: Playbill) -> None:
     told = json.loads(playbill(*FORK, "--at", "ship", "--json").stdout)
     assert (told["forked_from"], told["at"], told["by"]) == ("o-1", "ship", user_at_host())
