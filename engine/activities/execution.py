@@ -148,7 +148,7 @@ class Execution:
         self.children: dict[str, str] = {} if history is None else history.children
         # How it is to end, when its children have ended; and what wakes it while it waits for them.
         self._end: _End | None = None
-        self._nudge = trio.Event()
+        self._nudge: trio.Event | None = None
         self.inbox = Inbox() if history is None else _inbox_of(history)
 
     def prepare(self, started: StoredRecord) -> None:
@@ -165,7 +165,7 @@ class Execution:
     def cancel(self, cancelling: StoredRecord) -> None:
         """Its cancel was recorded."""
         was, self.standing = self.standing, ActivityStatus.CANCELLING
-        self._nudge.set()
+        self._nudged()
         self.cancelling = cancelling
         if self.run is None:
             return
@@ -181,7 +181,7 @@ class Execution:
     def terminate(self) -> None:
         """Its end was recorded by command: whatever it still does has no effect."""
         self.standing = ActivityStatus.CANCELLED
-        self._nudge.set()
+        self._nudged()
         if self.run is not None:
             self.run.ended = True
             self.run.fence()
@@ -190,7 +190,7 @@ class Execution:
         """Begin nothing new; when the steps in flight have ended, the run is given up."""
         self.standing = ActivityStatus.PAUSED
         self._again = False
-        self._nudge.set()
+        self._nudged()
         if self.run is not None:
             self.run.held = True
             self.run.send(self._come_to_rest, self.run)
@@ -203,7 +203,7 @@ class Execution:
 
     def give_up(self) -> None:
         """The engine closes: whatever it still does has no effect; it goes on in the next engine."""
-        self._nudge.set()
+        self._nudged()
         if self.run is not None:
             self.run.fence()
 
@@ -503,7 +503,7 @@ class Execution:
         """Its function has ended: have its children cancelled that are to be, wait for them, and end last. A cancel
         that arrives meanwhile wins; where it is paused, or the engine closes, another run comes to this again."""
         self._cancel_children()
-        while running := self._running_children():
+        while (running := self._running_children()) and not (self._is_stopped or self._around.flights.draining):
             self._nudge = trio.Event()
             self._around.family.watch(running[0], self._nudged)
             try:
@@ -512,8 +512,6 @@ class Execution:
                     await self._nudge.wait()
             finally:
                 self._around.family.forget(running[0], self._nudged)
-            if self._is_stopped or self._around.flights.draining:
-                return
         await trio.lowlevel.checkpoint()
         if self._is_stopped or self._around.flights.draining:
             return
@@ -524,8 +522,10 @@ class Execution:
         else:
             await self._append_end(end)
 
-    def _nudged(self, at: str) -> None:
-        self._nudge.set()
+    def _nudged(self, at: str = "") -> None:
+        """Something changed that it may wait for, when its function has ended."""
+        if self._nudge is not None:
+            self._nudge.set()
 
     async def _append_end(self, end: _End) -> None:
         run, status, data, facts = end.run, end.status, end.data, end.facts

@@ -320,3 +320,61 @@ async def test_a_child_has_no_more_time_than_its_parent(stage: Stage, autojump_c
     assert await ended(stage, limited, slow) is ActivityStatus.FAILED
     (child,), (own,) = stage.records("activity.started", id="it/slow"), stage.records("activity.started")
     assert child["facts"]["deadline"] == own["facts"]["deadline"]
+
+
+async def test_an_engine_that_closes_waits_for_nobody_s_children(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="leaving")
+    async def leaving(ctx: Context) -> str:
+        await ctx.start(slow, 50, on_parent_end="wait")
+        return "left"
+
+    async def begin(engine: Engine) -> None:
+        await engine.start(leaving, id="it")
+        await trio.sleep(5)
+
+    async def end(engine: Engine) -> str:
+        return await engine.handle("it", leaving).result()
+
+    began = trio.current_time()
+    await stage.life(begin, leaving, slow)
+    assert trio.current_time() - began < 6
+    assert await stage.life(end, leaving, slow) == "left"
+
+
+async def test_a_parent_that_is_paused_while_it_waits_for_its_children_ends_when_it_is_resumed(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="leaving")
+    async def leaving(ctx: Context) -> str:
+        await ctx.start(slow, 10, on_parent_end="wait")
+        return "left"
+
+    async def body(engine: Engine) -> str:
+        handle = await engine.start(leaving, id="it")
+        await trio.sleep(5)
+        await handle.pause()
+        await trio.sleep(20)
+        assert await handle.status() is ActivityStatus.PAUSED
+        await handle.resume()
+        return await handle.result()
+
+    assert await stage.life(body, leaving, slow) == "left"
+
+
+async def test_terminating_a_parent_has_its_children_cancelled(
+    stage: Stage, autojump_clock: trio.testing.MockClock
+) -> None:
+    @activity(name="running")
+    async def running(ctx: Context) -> str:
+        return await ctx.run(slow, 50)
+
+    async def body(engine: Engine) -> None:
+        handle: Handle[str] = await engine.start(running, id="it")
+        await trio.sleep(5)
+        await handle.terminate()
+        await engine.handle("it/slow").wait(ActivityStatus.CANCELLED)
+
+    await stage.life(body, running, slow)
+    assert stage.records(id="it/slow")[-1]["kind"] == "activity.cancelled"
