@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for input, journal in (("transfers.csv", "transfers.db"), ("orders.jsonl", "orders.db")):
             assert run(f"playbill run app.py:transfer --input {input} --journal {journal} --id-field id").exit_code == 0
         yield folder
+    for name, module in list(sys.modules.items()):
+        place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if str(place).startswith(f"{folder}/"):
+            # The next test has other modules of these names.
+            del sys.modules[name]
 
 
 def run(line: str) -> Result:
