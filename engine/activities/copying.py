@@ -11,7 +11,6 @@ taken to have run beside it, and what was begun after it to have followed from i
 
 from __future__ import annotations
 
-import bisect
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -75,7 +74,7 @@ class TakenOver:
 
     Attributes:
         records: the records, in order.
-        entered: for each branch that began after something that is dropped, the instant that `ctx.now()` gave there.
+        entered: for each branch of a limited map that waited for its slot, the instant that `ctx.now()` gave there.
     """
 
     records: Sequence[StoredRecord]
@@ -321,24 +320,20 @@ class _Selection:
                 yield record
 
     def entered(self) -> dict[str, str]:
-        """For each kept branch that was begun after something dropped, the instant of the last outcome before it."""
-        outcomes = [record for record in self._live if record.path is not None and is_outcome(record)]
-        seqs = [record.seq for record in outcomes]
-        dropped = min((record.seq for record in outcomes if self._is_dropped(record)), default=None)
+        """For each kept branch of a limited map that had to wait for its slot, the instant at which it had it."""
+        ends: dict[str, list[StoredRecord]] = {}
+        for branch, end in sorted(self._ends.items(), key=lambda entry: entry[1].seq):
+            ends.setdefault(opener_of(branch) or "", []).append(end)
         found: dict[str, str] = {}
         for branch, calls in self._scopes.items():
-            first = calls[0]
-            if (
-                opener_of(branch) is None
-                or dropped is None
-                or first.first.seq < dropped
-                or self._is_dropped(first.first)
-            ):
+            opened = self.of_path.get(opener_of(branch) or "")
+            limit = None if opened is None else opened.first.facts.get("limit")
+            if opened is None or limit is None or self._is_dropped(calls[0].first):
                 continue
-            for outcome in reversed(outcomes[: bisect.bisect_left(seqs, first.first.seq)]):
-                if outcome.at <= first.began:
-                    found[branch] = outcome.at
-                    break
+            # Branches are entered in their order, each past the limit when one has ended.
+            place = int(branch[len(opened.path) + 1 : -1]) - limit
+            if 0 <= place < len(ends.get(opened.path, ())):
+                found[branch] = ends[opened.path][place].at
         return found
 
 

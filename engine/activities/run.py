@@ -228,9 +228,9 @@ class Run:
         return digest(self.key, text)
 
     def begin_branch(self, path: str) -> None:
-        """A branch begins: where it did so in the original after something that this fork has not taken over, its first
-        code is given the instant that it was given there."""
-        if self.replay is not None and path in self._entered:
+        """A branch begins: where it had waited for its slot in the original of this fork, its first code is given the
+        instant that it was given there, in whatever order the branches have their slots now."""
+        if path in self._entered:
             self.at = self._entered[path]
 
     def seed_in(self, scope: Scope) -> str:

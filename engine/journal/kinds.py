@@ -78,8 +78,8 @@ def _lifecycle() -> list[Kind]:
                 "deadline?": "instant at which the activity's time is over",
                 "forked_from?": "id of the activity from which it was forked",
                 "cut?": "where: `at`, the path; `began`, when the original began; `seeds`, those of the "
-                "originals, each with the `seq` up to which it was theirs; `entered`, for branches that began after "
-                "something that is not taken over, the instant that `ctx.now()` gave there",
+                "originals, each with the `seq` up to which it was theirs; `entered`, for branches that had waited for "
+                "their slots, the instant that `ctx.now()` gave there",
             },
             data={"args": "the arguments", "key": "what the digests of this activity's calls are keyed with, in hex"},
             status=ActivityStatus.RUNNING,

@@ -271,11 +271,16 @@ def test_what_a_step_at_most_once_intended_is_left_to_the_fork() -> None:
     assert kept("map[0]/y", *records, done("map[1]/x")) == told(*records[:3], done("map[1]/x"))
 
 
-def test_a_branch_that_began_after_what_is_dropped_keeps_its_instant() -> None:
-    records = [opened("map"), done("map[0]/x", started=2), done("map[1]/x", started=3), done("map[1]/y", started=4)]
+def test_a_branch_that_waited_for_its_slot_keeps_the_instant_at_which_it_had_it() -> None:
+    records = [
+        ("scope.opened", "map", {"of": "map", "limit": 1}),
+        done("map[0]/x"),
+        ended("map[0]", "value"),
+        done("map[1]/x", started=9),
+    ]
     taken = taken_over(history(*records), "map[0]/x")
     assert taken is not None
-    assert taken.entered == {"map[1]": stamp_of(START + dt.timedelta(seconds=3))}
+    assert taken.entered == {"map[1]": stamp_of(START + dt.timedelta(seconds=4))}
 
 
 def test_paths_are_named_that_look_alike_or_else_the_last() -> None:
