@@ -309,6 +309,12 @@ async def test_a_child_in_a_branch_that_loses_is_cancelled_with_it(
         name, _ = await ctx.race(child=lambda ctx: ctx.run(slow, 50), late=lambda ctx: ctx.sleep(1))
         return await ctx.step(say, name)
 
+    async def body(engine: Engine) -> str:
+        return await engine.run(racing, id="it")
+
+    assert await stage.life(body, racing, slow) == "late"
+    (cancelling,) = stage.records("activity.cancelling", id="it/race[child]/slow")
+    assert cancelling["seq"] < stage.records("step.completed")[0]["seq"]
     assert (await crash_everywhere(racing, definitions=[slow])).result == "late"
 
 
