@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from engine.activities.history import GENERATIONS, History, messages_in, unread_
 from engine.activities.inbox import Inbox
 from engine.activities.line import Line
 from engine.activities.surroundings import Surroundings
-from engine.activities.suspicion import ALONE_FOR, Witness, is_suspect, unclean_ends
+from engine.activities.suspicion import ALONE_FOR, TOLD_BY, Witness, is_suspect, unclean_ends
 from engine.activities.waiting import after
 from engine.actors import Mailbox
 from engine.clock import parse
@@ -94,9 +93,12 @@ class Admission:
         self._is_empty = False
         self._opened = around.journal.last_seq
         self._look = trio.Event()
-        self._suspects: deque[ActivityState] = deque()
+        # With the ends that each has met, by id.
+        self._suspects: dict[str, tuple[int, ActivityState]] = {}
+        self._is_sought = False
         self._alone: str | None = None
         self._alone_until = math.inf
+        self._is_last = False
         # 32 bytes for an activity, by its id: its seed, and the key of its calls' digests.
         # Called with an activity's id, the instant at which it begins and its deadline.
         self.fix_deadline: Callable[[str, str, str], None] = lambda id, began, deadline: None
@@ -132,8 +134,15 @@ class Admission:
                 await self._look.wait()
 
     async def admit(self) -> None:
-        """Take on those in line, best first, as long as there are places."""
+        """Take on those in line, best first, as long as there are places; before them those that are suspects, each
+        alone."""
+        if not self._is_sought:
+            self._is_sought = True
+            self._seek_suspects()
         while not self._around.flights.draining:
+            if self._alone is not None and trio.current_time() < self._alone_until:
+                self._is_empty = False
+                break
             places = self._max_running - len(self.live)
             if places <= 0:
                 self._is_empty = False
@@ -157,7 +166,7 @@ class Admission:
         now = self._around.stamp()
         due = self._journal.next_due(now)
         at = math.inf if due is None else trio.current_time() + (parse(due) - parse(now)).total_seconds()
-        return min(at, self._alone_until if self._suspects else math.inf)
+        return min(at, self._alone_until) if trio.current_time() < self._alone_until else at
 
     # ------------------------------------------------------------------------------------------------ taking on
 
@@ -210,7 +219,7 @@ class Admission:
                 return False
             if is_suspect(ends, self._poison_after):
                 if self._alone is not None:
-                    self._suspects.append(state)
+                    self._suspects[state.id] = ends, state
                     return False
                 around = self._watched(state.id, is_last=ends == self._poison_after - 1)
         if cause != "opened" and last.kind != "activity.parked" and len(self.live) >= self._max_running:
@@ -318,10 +327,26 @@ class Admission:
 
     # ------------------------------------------------------------------------------------------------ suspects
 
+    def _seek_suspects(self) -> None:
+        """Find those that an unclean end has left, and ends before it: they run before anybody else does, so that what
+        ends the process again tells who does it, and takes nobody along."""
+        if self._journal.clean or self._idle:
+            return
+        for state in self._line.left():
+            ends = unclean_ends(self._journal.tail(state.id, TOLD_BY), clean=False)
+            if is_suspect(ends, self._poison_after):
+                self._suspects[state.id] = ends, state
+
     def _watched(self, id: str, *, is_last: bool) -> Surroundings:
-        """Let a suspect run alone; what it is given tells when it records something."""
+        """Let a suspect run alone; what it is given tells when it records something.
+
+        Args:
+            id: which.
+            is_last: whether one more end has it blocked: then no other suspect runs beside it, however long that takes.
+        """
         self._alone = id
-        self._alone_until = math.inf if is_last else trio.current_time() + ALONE_FOR
+        self._is_last = is_last
+        self._alone_until = trio.current_time() + ALONE_FOR
         return attrs.evolve(self._around, journal=Witness(self._journal, lambda: self._clear(id)))
 
     def _clear(self, id: str) -> None:
@@ -332,7 +357,9 @@ class Admission:
             self.look()
 
     def _next_suspect(self) -> list[ActivityState]:
-        if not self._suspects or (self._alone is not None and trio.current_time() < self._alone_until):
+        if not self._suspects or (self._alone is not None and self._is_last):
             return []
         self._alone = None
-        return [self._suspects.popleft()]
+        # First the one that met the fewest ends: those that others make are spread over all suspects.
+        next_one = min(self._suspects, key=lambda id: self._suspects[id][0])
+        return [self._suspects.pop(next_one)[1]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from engine.activities.execution import Execution
@@ -68,6 +68,13 @@ class Line:
             while waiting and waiting[0].id in ids:
                 waiting.popleft()
         return taken
+
+    def left(self) -> Iterator[ActivityState]:
+        """All that were left running, best first."""
+        after: tuple[int, int] | None = None
+        while page := self._journal.in_line(_LEFT, LEFT_AT_ONCE, after=after):
+            after = page[-1].rank
+            yield from page
 
     def _fill_left(self, most: int) -> None:
         while len(self._left) < most and not self._all_read:

@@ -548,8 +548,13 @@ class Run:
             self._landed()
 
     async def _unwind(self, lost: list[Cancellable]) -> None:
+        at_rest = 0
         for step in range(LANDING_STEPS):
             if self.fenced or all(branch.left for branch in lost):
+                break
+            # A replay knows that nobody else is about to do anything: those that are left wait for their outcomes.
+            at_rest = at_rest + 1 if self.replay is not None and not self.replay.scheduled else 0
+            if at_rest > 1:
                 break
             if step == LANDING_STEPS // 2 and self.replay is None:
                 # It may be held up by a commit alone.

@@ -1,8 +1,9 @@
 """Poison: an activity that takes the process down each time that it runs.
 
 Each unclean end of the process at which an activity was running, and since which nothing of its own was recorded,
-counts against it. Nobody can tell which of those that ran was to blame, so before the last count that it can stand each
-*suspect* is resumed alone: no other suspect runs until it has recorded something. At the last count it is blocked.
+counts against it. Nobody can tell which of those that ran was to blame, so whoever met a second one is a *suspect*: the
+next engine resumes the suspects before anybody else, one at a time, and nobody runs beside one until it has recorded
+something. At the last count that it can stand it is blocked.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from engine.journal import Store, StoredRecord
 SUSPECT_AFTER = 2
 """Unclean ends in a row: after one, all that ran would be suspects, and be resumed one after another."""
 
-ALONE_FOR = 10.0
-"""Seconds for which a suspect that records nothing is alone, unless one more end would have it blocked."""
+ALONE_FOR = 2.0
+"""Seconds for which a suspect that records nothing is alone; then it runs beside others."""
+
+TOLD_BY = 64
+"""Records of an activity, the last ones, that tell at how many ends it was running: far more than what others can have
+sent or asked it between two ends, which do not count."""
 
 
 def unclean_ends(records: Sequence[StoredRecord], clean: bool) -> int:

@@ -329,6 +329,10 @@ class SQLiteJournal:
             found[id] = [*(record for record in unread if record is not None), *found[id]]
         return found
 
+    def tail(self, stream: str, limit: int) -> list[StoredRecord]:
+        rows = self._read(f"SELECT {COLUMNS} FROM records WHERE stream = ? ORDER BY seq DESC LIMIT ?", stream, limit)
+        return [StoredRecord.of(row) for row in rows][::-1]
+
     def record(self, seq: int) -> StoredRecord | None:
         row = self._read(f"SELECT {COLUMNS} FROM records WHERE seq = ?", seq).fetchone()
         return None if row is None else StoredRecord.of(row)

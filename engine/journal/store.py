@@ -164,6 +164,9 @@ class Store(Protocol):
     def answer(self, activity: str, id: str) -> StoredRecord | None:
         """The record with which the activity answered the message of this id."""
 
+    def tail(self, stream: str, limit: int) -> Sequence[StoredRecord]:
+        """The last durable records of a stream, at most so many, in order."""
+
     def publication(self, id: str) -> StoredRecord | None:
         """The event that was published from outside with this id."""
 

@@ -143,7 +143,21 @@ async def torn_down(stage: Stage, settings: Settings, lives: int, seconds: float
 async def test_suspects_are_resumed_one_at_a_time(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
     began = await torn_down(stage, Settings(drain_within=0), 4)
     assert [sorted(life) for life in began[:2]] == [list("abc")] * 2
-    assert began[2:] == [["a"], ["a"]]
+    assert began[2:] == [["a"], ["b"]]
+
+
+async def test_nobody_runs_beside_a_suspect_at_first(stage: Stage, autojump_clock: trio.testing.MockClock) -> None:
+    await torn_down(stage, Settings(drain_within=0), 2)
+    STAYS.clear()
+
+    async def body(engine: Engine) -> None:
+        await engine.start(stays, id="d")
+        await trio.sleep(1)
+        assert STAYS == ["a"]
+        await trio.sleep(10)
+        assert sorted(STAYS) == list("abcd")
+
+    await stage.life(body, stays, settings=Settings(drain_within=0))
 
 
 async def test_a_suspect_that_neither_ends_nor_records_anything_is_alone_for_a_while_only(
