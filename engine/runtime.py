@@ -32,6 +32,7 @@ from engine.activities import (
     Flights,
     Handle,
     Letter,
+    Parking,
     Post,
     RestInstrument,
     Running,
@@ -120,6 +121,9 @@ class Settings:
     """Every tunable of an engine, in seconds, bytes or counts.
 
     Args:
+        park_after: seconds for which an activity sleeps, or waits for the next attempt at a step, before it is parked:
+            given up in memory until its time comes. One whose wait is known to last longer is parked at once. None is,
+            unless given. One that waits for anything else, or has children, is not parked in this version.
         drain_within: seconds that a step in flight has to end when the engine closes. One that runs in a thread, or
             that is shielded, cannot be stopped, and is waited for all the same.
         cancel_within: seconds that an activity has to end when it is cancelled, the time in its cleanups not counted;
@@ -139,6 +143,7 @@ class Settings:
         DefinitionError: a value is out of its range.
     """
 
+    park_after: float = attrs.field(default=math.inf, validator=_positive)
     drain_within: float = attrs.field(default=10.0, validator=_positive)
     cancel_within: float = attrs.field(default=30.0, validator=_positive)
     commit_within: float = attrs.field(default=30.0, validator=_positive)
@@ -299,6 +304,8 @@ class Engine:
                 post=Post(journal, now),
                 workers=workers,
                 family=Family(journal),
+                parking=Parking(),
+                park_after=settings.park_after,
             )
             activities = Activities(
                 around,

@@ -23,6 +23,7 @@ from engine.activities.handle import Handle as Handle
 from engine.activities.obeying import Activities as Activities
 from engine.activities.obeying import Asked as Asked
 from engine.activities.obeying import defined as defined
+from engine.activities.parking import Parking as Parking
 from engine.activities.posting import Letter as Letter
 from engine.activities.posting import Post as Post
 from engine.activities.processes import Workers as Workers

@@ -96,6 +96,7 @@ class Admission:
         # With the ends that each has met, by id.
         self._suspects: dict[str, tuple[int, ActivityState]] = {}
         self._is_sought = False
+        around.parking.look = self.look
         self._alone: str | None = None
         self._alone_until = math.inf
         self._is_last = False
@@ -111,12 +112,12 @@ class Admission:
         """Whether a start need not wait: there is a place, and nobody stands in line for it."""
         return self._is_empty and not self.asked and len(self.live) < self._max_running
 
-    def left(self, id: str) -> None:
-        """An activity is live no more."""
+    def left(self, id: str, *, parked: bool) -> None:
+        """An activity is live no more. One that is parked may be the first to be woken."""
         self.live.pop(id, None)
         if id == self._alone:
             self._clear(id)
-        if not self._is_empty:
+        if parked or not self._is_empty:
             self.look()
 
     def look(self) -> None:
@@ -126,9 +127,10 @@ class Admission:
     # ------------------------------------------------------------------------------------------------ the actor
 
     async def serve(self, mailbox: Mailbox[Any]) -> None:
-        """The actor: take on who is next, whenever there is a place."""
+        """The actor: take on who is next, whenever there is a place, and park those that have waited for long."""
         while True:
             self._look = trio.Event()
+            self._around.parking.park()
             await self.admit()
             with trio.move_on_at(self._look_at()):
                 await self._look.wait()
@@ -161,12 +163,15 @@ class Admission:
 
     def _look_at(self) -> float:
         """When to look without having been told to, by Trio's clock."""
-        if len(self.live) >= self._max_running:
-            return math.inf
-        now = self._around.stamp()
-        due = self._journal.next_due(now)
-        at = math.inf if due is None else trio.current_time() + (parse(due) - parse(now)).total_seconds()
-        return min(at, self._alone_until) if trio.current_time() < self._alone_until else at
+        at = self._around.parking.looks_at
+        if trio.current_time() < self._alone_until:
+            at = min(at, self._alone_until)
+        if len(self.live) < self._max_running:
+            now = self._around.stamp()
+            due = self._journal.next_due(now)
+            if due is not None:
+                at = min(at, trio.current_time() + (parse(due) - parse(now)).total_seconds())
+        return at
 
     # ------------------------------------------------------------------------------------------------ taking on
 

@@ -21,6 +21,7 @@ from engine.activities.definition import Activity
 from engine.activities.execution import Execution, arguments_of
 from engine.activities.family import Family
 from engine.activities.history import History
+from engine.activities.parking import Parking
 from engine.activities.posting import Post
 from engine.activities.processes import Workers
 from engine.activities.replay import RestInstrument
@@ -138,6 +139,8 @@ class _Rehearsal(Execution):
             instrument=_Frontier(self._come_to_the_frontier),
             max_payload=2**62,
             flights=Flights(),
+            parking=Parking(),
+            park_after=math.inf,
             workers=Workers(),
             post=Post(journal, stamp),
             family=Family(journal),

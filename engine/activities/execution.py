@@ -3,7 +3,8 @@
 A run's story, in order: wait for the instant that a crash before it set; run the function; then one of these. It
 returned: `activity.completed`. An exception left it: judge it, and either record `activity.crashed` and raise, so that
 the supervisor restarts the actor, and the restart is a resume; or record `activity.failed`. The code did not fit the
-history: `activity.blocked`. The run was fenced: nothing is recorded, and the next engine resumes it.
+history: `activity.blocked`. It waits for long: `activity.parked`, and the run is fenced. The run was fenced otherwise:
+nothing is recorded, and the next engine resumes it.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Execution:
         run: its run, while there is one.
         is_acting: whether its actor was started, and has not ended.
         inbox: the messages that it has not received.
+        has_left: whether it was parked, and its function has been left.
         args: its encoded arguments, until its start is durable.
         bound: the instant at which its parent's time is over, where that limits its own.
         children: its children of whose end nothing is recorded, by id, with what becomes of them when it ends.
@@ -103,6 +105,7 @@ class Execution:
         "children",
         "definition",
         "ending",
+        "has_left",
         "id",
         "inbox",
         "is_acting",
@@ -143,6 +146,7 @@ class Execution:
         self._backoff: trio.CancelScope | None = None
         self.ending: Ending | None = None
         self.run: Run | None = None
+        self.has_left = False
         self.args: str | None = None
         self.bound: str | None = None
         self.children: dict[str, str] = {} if history is None else history.children
@@ -169,7 +173,7 @@ class Execution:
         self.cancelling = cancelling
         if self.run is None:
             return
-        if was is ActivityStatus.PAUSED:
+        if was in (ActivityStatus.PAUSED, ActivityStatus.WAITING):
             # What is held could not be cancelled in its turn: another run is, from the records.
             self._again = True
             self.run.fence()
@@ -234,7 +238,7 @@ class Execution:
             if not self._again:
                 break
         self.is_acting = False
-        if self.is_at_rest:
+        if self.is_at_rest or self.has_left:
             self._changed(self)
 
     @property
@@ -252,6 +256,8 @@ class Execution:
             run.replay.tasks.add(trio.lowlevel.current_task())
         try:
             with run.cancel_scope:
+                run.task = trio.lowlevel.current_task()
+                run.bound = trio.current_effective_deadline()
                 await self._wait_for_restart()
                 await self._perform(run)
         except trio.Cancelled:
@@ -275,6 +281,10 @@ class Execution:
         if run.continued is not None:
             self.definition = run.continued
             self._again = self.standing is not ActivityStatus.PAUSED
+        if run.parked is not None:
+            await self._around.journal.durable(run.parked)
+            self.has_left = self.standing is ActivityStatus.WAITING
+            return
         if run.ended:
             return
         if isinstance(run.poison, NonDeterminismError):
@@ -305,6 +315,7 @@ class Execution:
             overdue=self._end_overdue,
             inbox=self.inbox,
         )
+        run.execution = self
         self.children = run.children
         self._end = None
         return run
@@ -541,6 +552,22 @@ class Execution:
             landed=lambda: self.landed(status, Ending(status, data, facts.get("command"))),
         )
         await self._around.journal.durable(seq)
+
+    def park(self, run: Run, waits: Sequence[Mapping[str, Any]], due: str | None) -> None:
+        """Record that the activity waits, and give the run up: from now on it makes no difference."""
+        facts: dict[str, Any] = {"generation": run.generation, "waits": waits}
+        if due is not None:
+            facts["due"] = due
+        self.standing = ActivityStatus.WAITING
+        run.parked = self._around.journal.append(
+            self.id,
+            "activity.parked",
+            name=self.definition.name,
+            run=run.number,
+            facts=facts,
+            landed=lambda: self.landed(ActivityStatus.WAITING),
+        )
+        run.fence()
 
     async def _block(self, run: Run, **why: Any) -> None:
         facts = {"generation": run.generation, **why}

@@ -260,9 +260,14 @@ class Activities:
 
     def _changed(self, execution: Execution) -> None:
         """A status of an activity is durable: wake whoever waits for one."""
-        is_over = execution.status in ENDED or execution.status is ActivityStatus.BLOCKED or execution.is_at_rest
+        is_over = (
+            execution.status in ENDED
+            or execution.status is ActivityStatus.BLOCKED
+            or execution.is_at_rest
+            or execution.has_left
+        )
         if is_over and self.live.get(execution.id) is execution:
-            self.admission.left(execution.id)
+            self.admission.left(execution.id, parked=execution.has_left)
         self._wake(execution.id)
 
     def _wake(self, id: str) -> None:
@@ -299,6 +304,10 @@ class Activities:
             watchers.remove(watcher)
             if not watchers and self._watchers.get(id) is watchers:
                 del self._watchers[id]
+
+    def wake(self, id: str) -> None:
+        """What an activity waits for has come, as its row says: have it go on, where it is parked."""
+        self.admission.look()
 
     def deny(
         self,
@@ -398,7 +407,7 @@ class Activities:
             {"cause": cause, "command": command, "kept": kept or None},
         )
         if live is not None and not kept:
-            was_paused = live.standing is ActivityStatus.PAUSED
+            was_paused = live.standing in (ActivityStatus.PAUSED, ActivityStatus.WAITING)
             live.cancel(cancelling)
             if was_paused:
                 self._record_unpaused(live)

@@ -172,7 +172,7 @@ class Replay:
         """Whether every task waits in a call of its context, or for its own children: nothing but the replay can wake
         them. A task that waits for anything else may still ask for the outcome."""
         waiting = {*self._waiting.values(), *self._frontier, *self._leaving, *self._stewards()}
-        return all(task in waiting or _waits_for_children(task) for task in self.tasks)
+        return all(task in waiting or waits_for_children(task) for task in self.tasks)
 
     def append(self, cancel: StoredRecord) -> None:
         """A cancel was recorded meanwhile, which comes when everything before it has been handed out."""
@@ -264,7 +264,7 @@ class RestInstrument(trio.abc.Instrument):
             replay.at_rest()
 
 
-def _waits_for_children(task: trio.lowlevel.Task) -> bool:
+def waits_for_children(task: trio.lowlevel.Task) -> bool:
     """Whether a task is at the end of a nursery's block. Trio does not say so publicly; without the word, it is not."""
     nurseries = task.child_nurseries
     return bool(nurseries) and getattr(nurseries[-1], "_parent_waiting_in_aexit", False)

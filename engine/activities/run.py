@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import datetime as dt
 import functools
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from engine.activities.cleaning import Cleanup
     from engine.activities.context import Context
     from engine.activities.definition import Activity
+    from engine.activities.execution import Execution
     from engine.activities.inbox import Inbox
     from engine.activities.waiting import Wait
 
@@ -99,6 +101,10 @@ class Run:
         inbox: the messages that the activity has not received.
         deadline: the instant at which the activity's time is over, where it is limited.
         children: the children of whose end nothing is recorded here, by id, with what becomes of them at its own end.
+        task: the task of its function, once that runs.
+        bound: until when what is around the function lets it run, by Trio's clock.
+        execution: whose run it is.
+        parked: the record that says so.
     """
 
     def __init__(
@@ -149,6 +155,10 @@ class Run:
         self.answered: set[str] = set()
         self.deadline: str | None = started.facts.get("deadline")
         self.children: dict[str, str] = {} if history is None else dict(history.children)
+        self.task: trio.lowlevel.Task | None = None
+        self.bound = math.inf
+        self.execution: Execution
+        self.parked: int | None = None
         # The exceptions that were given to user code, with the failures that each carries.
         self.known: dict[int, tuple[BaseException, frozenset[str]]] = {}
         # Side by side, outcomes are given one at a time in journal order, live as at replay: see `settle`.
@@ -242,6 +252,11 @@ class Run:
                     return seed
         return self._seed
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way in it but what its tasks wait for."""
+        return not (self.held or self.poison or self.replay or self._entries or self._landing or self._unsettled)
+
     # ------------------------------------------------------------------------------------------------ giving up
 
     def diverge(self, recorded: str, asked: str) -> NoReturn:
@@ -297,6 +312,7 @@ class Run:
         if self.fenced:
             return
         self.fenced = self.held = True
+        self.around.parking.ended(self)
         self.cancel_scope.cancel(reason="this run of the activity was given up")
         # Those are shielded from it, and so are they who see to the run beside it.
         for scope in [*(cleanup.cancel_scope for cleanup in self.cleanups.values()), *self._errands]:

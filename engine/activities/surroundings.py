@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from engine.activities.parking import Parking
 from engine.activities.processes import Workers
 from engine.activities.replay import RestInstrument
 from engine.journal import Store, StoredRecord
@@ -34,6 +35,8 @@ class Surroundings:
         family: starts children, and tells when they have ended.
         cancel_within: seconds outside of cleanups after which a cancel becomes a terminate.
         errands: where tasks run that no activity's function waits for, such as the landing of a cancel.
+        parking: parks those that wait for long.
+        park_after: seconds after which one that waits is parked.
     """
 
     journal: Store
@@ -47,6 +50,8 @@ class Surroundings:
     family: Family
     cancel_within: float
     errands: trio.Nursery
+    parking: Parking
+    park_after: float
 
 
 class Flights:

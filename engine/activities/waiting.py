@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
@@ -22,6 +22,7 @@ from engine.clock import parse, stamp_of
 
 if TYPE_CHECKING:
     from engine.activities.context import Context
+    from engine.activities.run import Run
 
 
 @attrs.define(eq=False)
@@ -33,13 +34,39 @@ class Wait:
         path: the call's path.
         due: the instant at which its time is over; `None` where it has no end of its own.
         came: the instant of what it waited for, once that came.
+        task: whose wait it is, while it lasts.
+        since: when it began, by Trio's clock.
+        seconds: how long it lasts at most.
+        is_bounded: whether a cancel scope of the user's own may end it, by a deadline that nobody else sees.
     """
 
     call: str
     path: str
     due: str | None
     came: str | None = None
+    task: trio.lowlevel.Task | None = attrs.field(default=None, init=False)
+    since: float = attrs.field(default=-math.inf, init=False)
+    seconds: float = attrs.field(default=math.inf, init=False)
+    is_bounded: bool = attrs.field(default=False, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    def begin(self, run: Run, seconds: float) -> None:
+        """The running task waits, at most so long."""
+        self.task = trio.lowlevel.current_task()
+        self.since = trio.current_time()
+        self.seconds = seconds
+        self.is_bounded = trio.current_effective_deadline() < run.bound
+        self._scope.deadline = self.since + seconds
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is over, and its task is about to see that."""
+        return self._scope.cancel_called
+
+    def described(self) -> dict[str, Any]:
+        """What is recorded of it when its activity is parked."""
+        found = {"call": self.call, "path": self.path}
+        return found if self.due is None else {**found, "due": self.due}
 
     def wake(self, at: str) -> None:
         """What is waited for came. It may come before the wait begins, or more than once: the first one counts.
@@ -79,8 +106,9 @@ async def wait(
     A checkpoint. Cancelling ends it, and records `call.abandoned` unless the engine cancels.
     """
     run = context._run
-    wait._scope.deadline = trio.current_time() + seconds
+    wait.begin(run, seconds)
     run.waits[wait.path] = wait
+    run.around.parking.begun(run, wait)
     try:
         with wait._scope:
             await run.hold()
