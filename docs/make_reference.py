@@ -17,13 +17,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # The checkout's own code is described, also where another Playbill is installed.
 sys.path.insert(0, str(REPOSITORY))
 
-from docs.making import api, errors, programs, records, schema, wrong_input  # noqa: E402
+from docs.making import api, commands, errors, programs, records, schema, wrong_input  # noqa: E402
 
 records_page = records.page
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/api.md": api.page,
     "docs/reference/records.md": records.page,
+    "docs/reference/commands.md": commands.page,
     "docs/reference/programs.md": programs.page,
     "docs/reference/errors.md": errors.page,
     "docs/reference/schema.md": schema.page,

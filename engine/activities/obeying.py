@@ -405,6 +405,7 @@ class Activities:
             ActivityStatus.BLOCKED if kept else ActivityStatus.CANCELLING,
             records,
             {"cause": cause, "command": command, "kept": kept or None},
+            landed=None if live is None or kept else lambda: live.landed(ActivityStatus.CANCELLING),
         )
         if live is not None and not kept:
             was_paused = live.standing in (ActivityStatus.PAUSED, ActivityStatus.WAITING)

@@ -33,7 +33,13 @@ from engine.runtime import Engine
 SAID = 10
 """How many rows that failed or were denied are told of one by one."""
 
-_OVER = (ActivityStatus.COMPLETED, ActivityStatus.FAILED, ActivityStatus.CANCELLED, ActivityStatus.BLOCKED)
+_OVER = (
+    ActivityStatus.COMPLETED,
+    ActivityStatus.FAILED,
+    ActivityStatus.CANCELLED,
+    ActivityStatus.BLOCKED,
+    ActivityStatus.PAUSED,
+)
 
 
 class Feeding:
@@ -198,6 +204,8 @@ class Feeding:
     async def _what_happened(self, id: str, status: ActivityStatus) -> str:
         if status is ActivityStatus.BLOCKED:
             return f"is blocked; see why with `playbill show {id}`"
+        if status is ActivityStatus.PAUSED:
+            return f"is paused; `playbill resume {id}` has it go on"
         try:
             await self._engine.handle(id).result()
         except ActivityFailedError as error:
