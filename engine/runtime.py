@@ -328,6 +328,8 @@ class Engine:
                         branches["timers"].start_child_soon(ChildSpec(name, actor, shutdown=0.0))
                 yield engine
             finally:
+                # Activities wait for their records, however long commits fail; from here on they must end.
+                journal.give_up_within(settings.commit_within)
                 with trio.CancelScope(shield=True):
                     await activities.drain()
                     subscriptions.closing()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import gc
 import sqlite3
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +31,7 @@ from engine import (
     FencedError,
     Handle,
     IdConflictError,
+    JournalBusyError,
     JournalError,
     JournalOwnedError,
     NoEngineError,
@@ -531,3 +534,26 @@ async def test_a_function_made_in_passing_is_not_kept(path: str) -> None:
         assert await engine.run(passing) == 1
     gc.collect()
     assert kept[0]() is None
+
+
+@pytest.mark.parametrize("under_way", [0, 3])
+async def test_an_engine_whose_commits_fail_closes_within_its_allowances(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, under_way: int
+) -> None:
+    # Its activities wait for their records, which nothing may cancel; Ctrl-C must end the engine all the same.
+    path = tmp_path / "j.db"
+    settings = Settings(drain_within=10, commit_within=30)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with pytest.raises(JournalBusyError, match="another program writes to the journal's file"):  # noqa: PT012
+            async with Engine.open(str(path), doubled, settings=settings) as engine:
+                await engine.run(doubled, 1)
+                other.execute("BEGIN IMMEDIATE")
+                async with trio.open_nursery() as nursery:
+                    for number in range(under_way):
+                        nursery.start_soon(functools.partial(engine.start, doubled, number, id=f"a-{number}"))
+                    await trio.sleep(5)
+                    nursery.cancel_scope.cancel()
+        assert trio.current_time() <= 5 + 10 + 30 + 1
+        other.execute("ROLLBACK")
+    async with Engine.open(str(path), doubled) as engine:
+        assert await engine.run(doubled, 7) == 14

@@ -257,6 +257,9 @@ class SQLiteJournal:
     def close_soon(self, within: float = math.inf) -> None:
         self._writer.close(within)
 
+    def give_up_within(self, seconds: float) -> None:
+        self._writer.give_up_within(seconds)
+
     def watch(self, durable: Callable[[int], None]) -> None:
         self._writer.on_durable = durable
 

@@ -86,6 +86,10 @@ class Store(Protocol):
         `run` raises JournalFullError or JournalBusyError then.
         """
 
+    def give_up_within(self, seconds: float) -> None:
+        """From now on give up a commit that fails for so many seconds, as `close_soon` does, also while records are
+        still appended: an engine that closes must end, and its activities wait for their records."""
+
     def close(self) -> None:
         """Give the journal up; after `run` has ended."""
 

@@ -154,7 +154,10 @@ class Writer:
         self._task: trio.lowlevel.Task | None = None
         self._asleep = False
         self._closing = False
-        self._closed_by = math.inf
+        self._failing_since = 0.0
+        # Seconds for which a commit may fail, and from when on they count.
+        self._patience = math.inf
+        self._patient_since = 0.0
         self._over = False
         self._failure: sqlite3.Error | None = None
         self._broken: BaseException | None = None
@@ -366,8 +369,16 @@ class Writer:
                 does.
         """
         self._closing = True
-        self._closed_by = trio.current_time() + within
+        self.give_up_within(within)
         self._wake()
+
+    def give_up_within(self, seconds: float) -> None:
+        """From now on give up a commit that fails for so many seconds: `run` raises what `durable_within` does, and so
+        does each wait. Until this is called, waits last as long as the failure: whoever closes has to end. Called
+        again, it changes nothing."""
+        if self._patience == math.inf:
+            self._patience = seconds
+            self._patient_since = trio.current_time()
 
     def _wake(self) -> None:
         if self._asleep:
@@ -397,9 +408,10 @@ class Writer:
                     raise
                 if self._failure is None:
                     logger.warning("a commit failed and is tried again: %s", error)
+                    self._failing_since = trio.current_time()
                 self._failure = error
                 self._refuse_overdue()
-                if trio.current_time() >= self._closed_by:
+                if trio.current_time() - max(self._failing_since, self._patient_since) >= self._patience:
                     raise self._refusal() from error
                 with trio.move_on_after(delay):
                     await self._watch_deadlines()
